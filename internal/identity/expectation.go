@@ -1,0 +1,106 @@
+package identity
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Source is where an expectation comes from.
+type Source string
+
+// The sources of an expectation, the first that is set wins.
+const (
+	// SourceConfig is WI_EXPECTED_EMAILS.
+	SourceConfig Source = "config"
+	// SourceAnnotation is the annotation of the Pod's Kubernetes ServiceAccount.
+	SourceAnnotation Source = "annotation"
+	// SourceWorkloadPool is the absence of that annotation: GKE then answers
+	// with the workload pool or the principal.
+	SourceWorkloadPool Source = "workload_pool"
+	// SourceNone: nothing is configured, and the ServiceAccount was not read yet.
+	SourceNone Source = "none"
+)
+
+// Annotations of a Kubernetes ServiceAccount that decide which identity GKE
+// gives to its Pods (GKE documentation, "About Workload Identity Federation").
+const (
+	AnnotationServiceAccount  = "iam.gke.io/gcp-service-account"
+	AnnotationReturnPrincipal = "iam.gke.io/return-principal-id-as-email"
+)
+
+// Expectation is the set of identities that the Pod may have. The zero value
+// is the unknown expectation, which accepts and accuses nothing.
+type Expectation struct {
+	Accepted []Pattern
+	Source   Source
+}
+
+// Expect is the configured expectation: any one of these identities is right.
+func Expect(ids ...Identity) Expectation {
+	e := Expectation{Source: SourceConfig}
+	for _, id := range ids {
+		e.Accepted = append(e.Accepted, Exactly(id))
+	}
+	return e
+}
+
+// FromAnnotations is what GKE's metadata server should answer for the Pods of
+// the Kubernetes ServiceAccount namespace/name with these annotations. project
+// is the cluster's project, or empty if that is not known; any workload pool
+// is then accepted for a ServiceAccount without annotation.
+func FromAnnotations(annotations map[string]string, namespace, name, project string) (Expectation, error) {
+	// What GKE answers when both annotations are set is not documented, so both are accepted.
+	var principals []Pattern
+	if annotations[AnnotationReturnPrincipal] == "true" {
+		principals = []Pattern{Pattern(fmt.Sprintf("%s*/subject/ns/%s/sa/%s", principalScheme, namespace, name))}
+	}
+	annotated := strings.TrimSpace(annotations[AnnotationServiceAccount])
+	if annotated == "" {
+		return Expectation{Accepted: append(workloadPools(project), principals...), Source: SourceWorkloadPool}, nil
+	}
+	id, err := Parse(annotated)
+	if err == nil && id.Kind() != ServiceAccount {
+		err = fmt.Errorf("a %s", id.Kind())
+	}
+	if err != nil {
+		return Expectation{}, fmt.Errorf("annotation %s=%q of ServiceAccount %s/%s is not the email of a service account: %w",
+			AnnotationServiceAccount, annotated, namespace, name, err)
+	}
+	return Expectation{Accepted: append([]Pattern{Exactly(id)}, principals...), Source: SourceAnnotation}, nil
+}
+
+// workloadPools are the names that the project's workload pool can have: in a
+// sovereign cloud the universe stands between (PROJECT.eu0.svc.id.goog). For a
+// project with a domain in its ID (example.com:project) no source tells the
+// name, so any pool is accepted, as it is when the project is not known.
+func workloadPools(project string) []Pattern {
+	if project == "" || strings.Contains(project, ":") {
+		return []Pattern{"*.svc.id.goog"}
+	}
+	project = strings.ToLower(project)
+	return []Pattern{Pattern(project + ".svc.id.goog"), Pattern(project + ".*.svc.id.goog")}
+}
+
+// Known reports whether anything is expected at all.
+func (e Expectation) Known() bool { return len(e.Accepted) > 0 }
+
+// Accepts reports whether the identity is one of the expected ones.
+func (e Expectation) Accepts(id Identity) bool {
+	return id != "" && slices.ContainsFunc(e.Accepted, func(p Pattern) bool { return p.Match(id) })
+}
+
+// wantsServiceAccount reports whether a service account, and not only a
+// workload pool or principal, is expected.
+func (e Expectation) wantsServiceAccount() bool {
+	return slices.ContainsFunc(e.Accepted, func(p Pattern) bool { return Identity(p).Kind() == ServiceAccount })
+}
+
+// String lists the accepted identities, separated by commas.
+func (e Expectation) String() string {
+	s := make([]string, len(e.Accepted))
+	for i, p := range e.Accepted {
+		s[i] = string(p)
+	}
+	return strings.Join(s, ",")
+}

@@ -1,0 +1,91 @@
+// Package identity holds the vocabulary of the exporter: which Google identity
+// is expected, which one was observed, and the verdict on the two.
+//
+// It is pure: no I/O, no clock, no logging. Everything that decides whether a
+// Pod's identity is right is in this package and can be read in one sitting.
+package identity
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Identity is a Google identity as the metadata server names it in its answer
+// to service-accounts/default/email: a service account's email, a workload
+// pool, or a principal. Values are trimmed and in lower case, so that two of
+// them are the same identity exactly if they are equal.
+type Identity string
+
+// Kind is the sort of thing an Identity names.
+type Kind string
+
+// The kinds of identity that a metadata server answers with.
+const (
+	// ServiceAccount is an IAM service account, such as
+	// app@project.iam.gserviceaccount.com.
+	ServiceAccount Kind = "service_account"
+	// WorkloadPool is the identity of a KSA without an annotation, such as
+	// project.svc.id.goog (GoogleCloudPlatform/k8s-stackdriver issue 353).
+	WorkloadPool Kind = "workload_pool"
+	// Principal is the identity of a KSA with the annotation
+	// iam.gke.io/return-principal-id-as-email, such as
+	// principal://iam.googleapis.com/projects/1/.../subject/ns/demo/sa/app.
+	Principal Kind = "principal"
+)
+
+// maxLength is more than the longest identity there is: a principal with a
+// namespace of 63 and a service account of 253 bytes has about 500.
+const maxLength = 1024
+
+const (
+	emailCharacters     = "abcdefghijklmnopqrstuvwxyz0123456789.-_+"
+	domainCharacters    = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+	poolCharacters      = domainCharacters + ":" // example.com:project
+	principalCharacters = poolCharacters + "/_"
+	principalScheme     = "principal://"
+)
+
+// Parse reads an identity, ignoring letter case and the white space around it.
+// It accepts no universe domain more than another, because sovereign clouds
+// have their own (project.eu0.iam.gserviceaccount.com, project.eu0.svc.id.goog),
+// but nothing that could not be an identity: an answer such as a proxy's login
+// page must not be compared with the expected identity and called wrong.
+func Parse(s string) (Identity, error) {
+	id := Identity(strings.ToLower(strings.TrimSpace(s)))
+	switch {
+	case id == "":
+		return "", fmt.Errorf("empty, want an email, a workload pool or a principal")
+	case len(id) > maxLength:
+		return "", fmt.Errorf("%d bytes, want at most %d", len(id), maxLength)
+	case id.Kind() == "":
+		return "", fmt.Errorf("neither an email, nor a workload pool, nor a principal")
+	}
+	return id, nil
+}
+
+// Kind tells what the identity names; it is empty if that is nothing known.
+func (id Identity) Kind() Kind {
+	s := string(id)
+	if rest, ok := strings.CutPrefix(s, principalScheme); ok {
+		if consistsOf(rest, principalCharacters) && strings.Contains(rest, "/subject/") {
+			return Principal
+		}
+		return ""
+	}
+	if name, domain, ok := strings.Cut(s, "@"); ok {
+		if consistsOf(name, emailCharacters) && consistsOf(domain, domainCharacters) && strings.Contains(domain, ".") {
+			return ServiceAccount
+		}
+		return ""
+	}
+	if project, universe, ok := strings.Cut(s, ".svc.id."); ok && consistsOf(project, poolCharacters) && consistsOf(universe, domainCharacters) {
+		return WorkloadPool
+	}
+	return ""
+}
+
+// consistsOf reports whether s has at least one character, and none but those
+// of the set.
+func consistsOf(s, set string) bool {
+	return s != "" && strings.IndexFunc(s, func(r rune) bool { return !strings.ContainsRune(set, r) }) < 0
+}

@@ -1,0 +1,147 @@
+package identity
+
+import (
+	"fmt"
+	"time"
+)
+
+// Endpoint is one of the three questions of a probe. Each is asked on a TCP
+// connection of its own, so that for a moment two of them can be answered by
+// different servers.
+type Endpoint string
+
+// The endpoints, by what they tell.
+const (
+	// EndpointEmail is service-accounts/default/email: who the Pod is.
+	EndpointEmail Endpoint = "email"
+	// EndpointToken is service-accounts/default/token: whether it can act.
+	EndpointToken Endpoint = "token"
+	// EndpointServer is instance/machine-type: who answers.
+	EndpointServer Endpoint = "server"
+)
+
+// Endpoints lists all endpoints.
+func Endpoints() []Endpoint { return []Endpoint{EndpointEmail, EndpointToken, EndpointServer} }
+
+// Server is the metadata server that answered.
+type Server string
+
+// The metadata servers that a Pod may reach at the same address.
+const (
+	// ServerGKE knows Pods. It answers 404 to instance/machine-type.
+	ServerGKE Server = "gke"
+	// ServerVM is the Compute Engine metadata server, to which every Pod is the
+	// node. It answers 200 to instance/machine-type
+	// (kubernetes-sigs/gcp-compute-persistent-disk-csi-driver issue 421).
+	ServerVM Server = "vm"
+	// ServerUnknown: it could not be told.
+	ServerUnknown Server = "unknown"
+)
+
+// Reason is why a request has no usable answer.
+type Reason string
+
+// The reasons, a closed set.
+const (
+	// Timeout: no answer, or not all of it, by the deadline.
+	Timeout Reason = "timeout"
+	// Unreachable: refused, reset, no route, or the name was not found.
+	Unreachable Reason = "unreachable"
+	// Throttled: 429, or 499, which the GKE server answers when its queue is full.
+	Throttled Reason = "throttled"
+	// ServerError: any 5xx.
+	ServerError Reason = "server_error"
+	// Denied: 401 or 403. From the token endpoint: IAM refuses the token.
+	Denied Reason = "denied"
+	// NoServiceAccount: IAM does not know the service account (token endpoint only).
+	NoServiceAccount Reason = "no_service_account"
+	// NotFound: 404 for a path that should exist, as a server that starts may answer.
+	NotFound Reason = "not_found"
+	// Redirect: any 3xx. It is never followed: the metadata servers send none.
+	Redirect Reason = "redirect"
+	// Malformed: everything else, such as an answer that is empty, too large, not
+	// JSON, or not an identity.
+	Malformed Reason = "malformed"
+)
+
+// Reasons lists the reasons with which a request to the endpoint can fail.
+func Reasons(e Endpoint) []Reason {
+	common := []Reason{Timeout, Unreachable, Throttled, ServerError, Denied, Redirect, Malformed}
+	switch e {
+	case EndpointEmail:
+		return append(common, NotFound)
+	case EndpointToken:
+		return append(common, NotFound, NoServiceAccount)
+	case EndpointServer: // 404 is an answer there
+	}
+	return common
+}
+
+// Failure is a request without a usable answer. It never holds a body of the
+// token endpoint.
+type Failure struct {
+	Reason Reason
+	// Status is the HTTP status, 0 if there was none.
+	Status int
+	// Detail says in words what happened, for people.
+	Detail string
+}
+
+// Error is the failure as one line.
+func (f *Failure) Error() string {
+	if f.Status == 0 {
+		return fmt.Sprintf("%s: %s", f.Reason, f.Detail)
+	}
+	return fmt.Sprintf("%s: HTTP %d: %s", f.Reason, f.Status, f.Detail)
+}
+
+// Request is one question to the metadata server and how it went.
+type Request struct {
+	// Asked is false for a request that this probe did not make: a valid token
+	// is not asked for each time.
+	Asked bool
+	// Took is the time from dialing to the end of the body.
+	Took time.Duration
+	// Banner is the Server header of the answer. It is a hint for people:
+	// errors may lack it, and no documentation promises it.
+	Banner  string
+	Failure *Failure
+}
+
+// OK reports whether the request was made and answered.
+func (r Request) OK() bool { return r.Asked && r.Failure == nil }
+
+// Observation is what one probe found out.
+type Observation struct {
+	Email  Email
+	Token  Token
+	Server Responder
+}
+
+// Email is the answer to EndpointEmail.
+type Email struct {
+	Request
+	Identity Identity
+}
+
+// Token is the answer to EndpointToken, without the token: it stays in
+// internal/metadata.
+type Token struct {
+	Request
+	// Type is the kind of token, Bearer.
+	Type string
+	// Lifetime is how much longer the token was valid when it came.
+	Lifetime time.Duration
+}
+
+// Responder is the answer to EndpointServer.
+type Responder struct {
+	Request
+	Server Server
+}
+
+// Requests returns the observation's requests by endpoint, in the order of
+// Endpoints.
+func (o Observation) Requests() [3]Request {
+	return [...]Request{o.Email.Request, o.Token.Request, o.Server.Request}
+}
