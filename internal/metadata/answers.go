@@ -1,0 +1,99 @@
+package metadata
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"golang.org/x/oauth2"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+func (x *exchange) request() identity.Request {
+	return identity.Request{Asked: true, Took: x.took, Banner: x.banner, Failure: x.failure}
+}
+
+func (x *exchange) malformed(format string, args ...any) *identity.Failure {
+	return &identity.Failure{Reason: identity.Malformed, Status: x.status, Detail: fmt.Sprintf(format, args...)}
+}
+
+func parseEmail(x *exchange) identity.Email {
+	a := identity.Email{Request: x.request()}
+	if x.failure != nil {
+		return a
+	}
+	// The content type is not looked at: no documentation promises one, and a
+	// page of somebody else's does not pass for an identity.
+	id, err := identity.Parse(string(x.body))
+	if err != nil {
+		a.Failure = x.malformed("the answer is %v", err)
+		return a
+	}
+	a.Identity = id
+	return a
+}
+
+// parseToken reads the OAuth 2.0 access token response (RFC 6749, section 5.1)
+// and lets go of the token.
+func parseToken(x *exchange) identity.Token {
+	a := identity.Token{Request: x.request()}
+	if x.failure != nil {
+		return a
+	}
+	// oauth2.Token is never printed or wrapped into an error: fmt shows its secret.
+	var token oauth2.Token
+	switch err := json.Unmarshal(x.body, &token); {
+	case err != nil: // err may quote the body
+		a.Failure = x.malformed("the answer is not the JSON of a token")
+	case token.AccessToken == "":
+		a.Failure = x.malformed("the answer has no access_token")
+	case !strings.EqualFold(token.Type(), "Bearer"):
+		a.Failure = x.malformed("the token_type is not Bearer")
+	case token.ExpiresIn <= 0:
+		a.Failure = x.malformed("the token has expired already")
+	default:
+		a.Type = token.Type()
+		a.Lifetime = time.Duration(token.ExpiresIn) * time.Second
+	}
+	return a
+}
+
+// tokenRefusal tells from the body of an error of the token endpoint what IAM
+// said, as far as the bodies are known. Nothing of the body is repeated.
+func tokenRefusal(r identity.Reason, body []byte) (identity.Reason, string) {
+	has := func(s string) bool { return bytes.Contains(body, []byte(s)) }
+	switch {
+	case r == identity.Denied && has("IAM returned 403"):
+		return r, "IAM denies the token: the Kubernetes ServiceAccount lacks roles/iam.workloadIdentityUser on the service account, or there is no such account"
+	case r == identity.Denied && has("metadata endpoint is concealed"):
+		return identity.Malformed, "a metadata concealment proxy answers, not a metadata server"
+	case r == identity.Denied && has("Missing required header"):
+		return identity.Malformed, "the request's Metadata-Flavor header was lost on the way"
+	case r == identity.NotFound && has("IAM returned 404"):
+		return identity.NoServiceAccount, "IAM does not know the service account: it was deleted, or its email is misspelt"
+	case r == identity.NotFound:
+		return r, "the server does not serve tokens, or not yet"
+	}
+	return r, "body withheld"
+}
+
+// parseServer tells the two metadata servers apart by instance/machine-type,
+// which only the VM server serves.
+func parseServer(x *exchange) identity.Responder {
+	a := identity.Responder{Request: x.request(), Server: identity.ServerUnknown}
+	switch {
+	case x.failure == nil && strings.Contains(string(x.body), "machineTypes/"): // projects/NUMBER/machineTypes/NAME
+		a.Server = identity.ServerVM
+	case x.failure == nil:
+		a.Failure = x.malformed("the answer is not a machine type")
+	case x.status == http.StatusNotFound && strings.HasPrefix(x.banner, "Metadata Server for VM"):
+		a.Failure = x.malformed("the VM metadata server answers, but knows no machine type")
+	case x.status == http.StatusNotFound:
+		a.Server, a.Failure = identity.ServerGKE, nil
+	}
+	return a
+}

@@ -1,0 +1,156 @@
+package metadata
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+const (
+	// maxBody is many times the size of any answer: an email has up to about
+	// 100 bytes, a token about 1 to 3 kB.
+	maxBody   = 16 << 10
+	maxHeader = 16 << 10
+	// maxExcerpt is how much of an error's body is shown to people.
+	maxExcerpt = 160
+)
+
+// exchange is one HTTP request and all that is known about its answer. It is
+// the transport that the client library gets, because the library, left to
+// itself, retries what should be counted, follows redirects, reads bodies
+// without limit, and replaces a cause by "context deadline exceeded".
+type exchange struct {
+	prober   *Prober
+	endpoint identity.Endpoint
+
+	took    time.Duration
+	status  int
+	banner  string
+	body    []byte
+	failure *identity.Failure
+}
+
+// RoundTrip sends the request to the prober's host and reads the whole answer.
+// Everything but a 200 that was read to its end is returned as the failure: an
+// error that the library takes as final, since it is not "temporary" and hides
+// the network error it comes from.
+func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
+	var connected atomic.Bool
+	r = r.Clone(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
+		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
+	}))
+	r.URL.Host, r.Host = x.prober.host, ""
+	r.Header.Set("User-Agent", x.prober.userAgent)
+
+	res, err := x.prober.transport.RoundTrip(r)
+	if err != nil {
+		x.failure = networkFailure(err, connected.Load())
+		return nil, x.failure
+	}
+	defer res.Body.Close()
+	x.status, x.banner = res.StatusCode, printable(res.Header.Get("Server"))
+	x.body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	switch {
+	// The status says more than what became of the body of an error.
+	case res.StatusCode != http.StatusOK:
+		x.failure = statusFailure(x.endpoint, res.StatusCode, x.body)
+	case err != nil:
+		x.failure = networkFailure(err, true)
+		x.failure.Status = res.StatusCode
+	case len(x.body) > maxBody:
+		x.failure = x.malformed("the body is larger than %d bytes", maxBody)
+	}
+	if x.failure != nil {
+		return nil, x.failure
+	}
+	return &http.Response{
+		StatusCode: res.StatusCode, Status: res.Status, Header: res.Header, Request: r,
+		Proto: res.Proto, ProtoMajor: res.ProtoMajor, ProtoMinor: res.ProtoMinor,
+		Body: io.NopCloser(bytes.NewReader(x.body)), ContentLength: int64(len(x.body)),
+	}, nil
+}
+
+// networkFailure tells a server that does not answer from one that is not there.
+func networkFailure(err error, connected bool) *identity.Failure {
+	var timeout net.Error
+	var dns *net.DNSError
+	var op *net.OpError
+	switch {
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+		if connected {
+			return &identity.Failure{Reason: identity.Timeout, Detail: "connected, but the answer did not come, or not all of it, by the deadline"}
+		}
+		return &identity.Failure{Reason: identity.Timeout, Detail: "no connection by the deadline: packets are dropped, or nothing has the address"}
+	case errors.Is(err, context.Canceled):
+		return &identity.Failure{Reason: identity.Timeout, Detail: "the probe was cancelled"}
+	case errors.As(err, &dns):
+		return &identity.Failure{Reason: identity.Unreachable, Detail: "the name of the metadata server was not found"}
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return &identity.Failure{Reason: identity.Unreachable, Detail: "connection refused: nothing listens there, or a policy rejects it"}
+	case errors.Is(err, syscall.EHOSTUNREACH), errors.Is(err, syscall.ENETUNREACH):
+		return &identity.Failure{Reason: identity.Unreachable, Detail: "no route to the metadata server"}
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
+		return &identity.Failure{Reason: identity.Unreachable, Detail: "the connection was closed before the end of the answer"}
+	case errors.As(err, &op):
+		return &identity.Failure{Reason: identity.Unreachable, Detail: "network error on " + op.Op}
+	}
+	// The error is not quoted: it may hold a part of the answer.
+	return &identity.Failure{Reason: identity.Malformed, Detail: "the answer is not HTTP"}
+}
+
+// statusFailure gives the reason for an answer other than 200.
+func statusFailure(e identity.Endpoint, status int, body []byte) *identity.Failure {
+	f := &identity.Failure{Status: status, Reason: identity.Malformed, Detail: excerpt(e, body)}
+	switch {
+	case status >= 300 && status < 400:
+		f.Reason = identity.Redirect
+	case status == http.StatusUnauthorized, status == http.StatusForbidden:
+		f.Reason = identity.Denied
+	case status == http.StatusNotFound:
+		f.Reason = identity.NotFound
+	case status == http.StatusTooManyRequests, status == 499: // 499: the GKE server's queue timed out
+		f.Reason = identity.Throttled
+	case status >= 500 && status < 600:
+		f.Reason = identity.ServerError
+	}
+	if e == identity.EndpointToken {
+		f.Reason, f.Detail = tokenRefusal(f.Reason, body)
+	}
+	return f
+}
+
+// excerpt is the beginning of an error's body for people to read. Bodies of the
+// token endpoint are never shown: a broken server might echo a token.
+func excerpt(e identity.Endpoint, body []byte) string {
+	if e == identity.EndpointToken {
+		return "body withheld"
+	}
+	if s := printable(string(body)); s != "" {
+		return s
+	}
+	return "no body"
+}
+
+// printable is s on one line, without control characters, and short.
+func printable(s string) string {
+	s = s[:min(len(s), 4*maxExcerpt)]
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return ' '
+		}
+		return r
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	return s[:min(len(s), maxExcerpt)]
+}

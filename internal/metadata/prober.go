@@ -1,0 +1,132 @@
+// Package metadata asks the metadata server who the Pod is, and says exactly
+// why when there is no answer.
+//
+// An access token is a secret. It exists only in this package, only while its
+// answer is read, and leaves it as a type and a lifetime.
+package metadata
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"runtime"
+	"sync"
+	"time"
+
+	gce "cloud.google.com/go/compute/metadata"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// DefaultHost is the link-local address at which every Google metadata server
+// is reached. It is an address and not metadata.google.internal, so that a
+// probe does not depend on the cluster's DNS.
+const DefaultHost = "169.254.169.254"
+
+// Prober makes probes. Each request of each probe is a new TCP connection.
+type Prober struct {
+	host      string
+	timeout   time.Duration
+	userAgent string
+	transport http.RoundTripper
+}
+
+// New returns a prober of the metadata server at host, an IP address or name
+// with or without a port. Each request must be answered within the timeout.
+//
+// The environment is not asked: neither GCE_METADATA_HOST, which the client
+// library obeys, nor a proxy may redirect a probe and fake a pass.
+func New(host string, timeout time.Duration, userAgent string) *Prober {
+	return &Prober{
+		host:      host,
+		timeout:   timeout,
+		userAgent: userAgent,
+		transport: &http.Transport{
+			Proxy: nil,
+			// A kept-alive connection would keep the NAT decision of its first packet
+			// and hide a masquerade change until it is closed.
+			DisableKeepAlives: true,
+			DialContext:       (&net.Dialer{KeepAlive: -1}).DialContext,
+			// A compressed answer could be far larger than what is read of it.
+			DisableCompression:     true,
+			MaxResponseHeaderBytes: maxHeader,
+		},
+	}
+}
+
+// Probe asks the server for the email, for who it is, and if withToken for a
+// token, at the same moment. It takes at most the timeout, and panics if one
+// of its requests does.
+func (p *Prober) Probe(ctx context.Context, withToken bool) identity.Observation {
+	var o identity.Observation
+	questions := []func(){
+		func() { o.Email = parseEmail(p.ask(ctx, identity.EndpointEmail)) },
+		func() { o.Server = parseServer(p.ask(ctx, identity.EndpointServer)) },
+	}
+	if withToken {
+		questions = append(questions, func() { o.Token = parseToken(p.ask(ctx, identity.EndpointToken)) })
+	}
+	atOnce(questions)
+	return o
+}
+
+// atOnce runs the functions concurrently and waits for all of them. A panic in
+// one of them is passed on to the caller, who could not recover it otherwise.
+// Its value is not: it may hold a part of an answer, unless the runtime made it.
+func atOnce(functions []func()) {
+	panics := make(chan string, len(functions))
+	var running sync.WaitGroup
+	for _, f := range functions {
+		running.Go(func() {
+			defer func() {
+				switch r := recover().(type) {
+				case nil:
+				case runtime.Error:
+					panics <- r.Error()
+				default:
+					panics <- fmt.Sprintf("a %T", r)
+				}
+			}()
+			f()
+		})
+	}
+	running.Wait()
+	select {
+	case r := <-panics:
+		panic("metadata probe: " + r)
+	default:
+	}
+}
+
+// path is where the metadata server answers the question, below
+// /computeMetadata/v1/.
+func path(e identity.Endpoint) string {
+	switch e {
+	case identity.EndpointEmail:
+		return "instance/service-accounts/default/email"
+	case identity.EndpointToken:
+		return "instance/service-accounts/default/token"
+	case identity.EndpointServer:
+		return "instance/machine-type"
+	}
+	panic("metadata: unknown endpoint " + string(e))
+}
+
+// ask makes one request. What the client library makes of the answer is not
+// used: it drops the status, the headers and the cause of a failure, all of
+// which the exchange has kept.
+func (p *Prober) ask(ctx context.Context, e identity.Endpoint) *exchange {
+	ctx, cancel := context.WithTimeout(ctx, p.timeout)
+	defer cancel()
+	x := &exchange{prober: p, endpoint: e}
+	began := time.Now()
+	// No logger: at debug level the library would write the token into it.
+	_, err := gce.NewClient(&http.Client{Transport: x}).GetWithContext(ctx, path(e))
+	x.took = time.Since(began)
+	if err != nil && x.failure == nil {
+		// The library gave up before or after the exchange, which it has no reason to.
+		x.failure = &identity.Failure{Reason: identity.Malformed, Detail: "the metadata client library refused the request or the answer"}
+	}
+	return x
+}
