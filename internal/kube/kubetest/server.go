@@ -1,0 +1,166 @@
+// Package kubetest is the one corner of the Kubernetes API that the exporter
+// reads, for tests that must run without a cluster: a ServiceAccount, served
+// over TLS, with the folder of credentials that the kubelet mounts into a Pod.
+package kubetest
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// Names of the objects that the credentials speak of.
+const (
+	Namespace      = "demo"
+	ServiceAccount = "app"
+	Node           = "node-1"
+	Pod            = "exporter-abcde"
+	Project        = "demo-project"
+)
+
+// Server is an API server with the ServiceAccount demo/app.
+type Server struct {
+	// Directory holds the files token and ca.crt.
+	Directory string
+
+	http *httptest.Server
+
+	mu          sync.Mutex
+	annotations map[string]string
+	status      int
+	delay       time.Duration
+	requests    []http.Request
+	connections int
+}
+
+// Start serves the ServiceAccount without annotations, and writes the
+// credentials into the directory.
+func Start(directory string) (*Server, error) {
+	s := &Server{Directory: directory, status: http.StatusOK}
+	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
+	s.http.Config.ConnState = func(_ net.Conn, state http.ConnState) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		switch state {
+		case http.StateNew:
+			s.connections++
+		case http.StateClosed, http.StateHijacked:
+			s.connections--
+		case http.StateActive, http.StateIdle:
+		}
+	}
+	s.http.EnableHTTP2 = true
+	s.http.StartTLS()
+	ca := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw})
+	for name, content := range map[string][]byte{"ca.crt": ca, "token": []byte(Token())} {
+		if err := os.WriteFile(filepath.Join(directory, name), content, 0o600); err != nil {
+			s.Close()
+			return nil, fmt.Errorf("write the credentials: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// Close stops the server.
+func (s *Server) Close() { s.http.Close() }
+
+// Environment are the variables, NAME=VALUE, by which a process finds the
+// server as it would find that of its cluster.
+func (s *Server) Environment() []string {
+	host, port, _ := net.SplitHostPort(s.http.Listener.Addr().String()) // is an address
+	return []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port, "WI_SERVICE_ACCOUNT_DIRECTORY=" + s.Directory}
+}
+
+// Annotate replaces the annotations of the ServiceAccount.
+func (s *Server) Annotate(annotations map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.annotations = annotations
+}
+
+// Answer makes the server answer with the status, after the delay or when the
+// client has gone.
+func (s *Server) Answer(status int, delay time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.status, s.delay = status, delay
+}
+
+// Requests are those received so far.
+func (s *Server) Requests() []http.Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]http.Request(nil), s.requests...)
+}
+
+// Connections is the number of connections that are open.
+func (s *Server) Connections() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.connections
+}
+
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	s.requests = append(s.requests, *r)
+	status, delay, annotations := s.status, s.delay, s.annotations
+	s.mu.Unlock()
+	select {
+	case <-time.After(delay):
+	case <-r.Context().Done():
+		return
+	}
+	path := "/api/v1/namespaces/" + Namespace + "/serviceaccounts/" + ServiceAccount
+	switch {
+	case r.Header.Get("Authorization") != "Bearer "+Token():
+		refuse(w, http.StatusUnauthorized)
+	case status != http.StatusOK:
+		refuse(w, status)
+	case r.URL.Path != path:
+		refuse(w, http.StatusNotFound)
+	default:
+		answer(w, http.StatusOK, map[string]any{
+			"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+			"metadata": map[string]any{"namespace": Namespace, "name": ServiceAccount, "uid": "1", "annotations": annotations},
+		})
+	}
+}
+
+// refuse answers as the API server does, with a Status.
+func refuse(w http.ResponseWriter, code int) {
+	reason := map[int]string{http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusNotFound: "NotFound"}[code]
+	answer(w, code, map[string]any{
+		"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
+		"message": "serviceaccounts \"" + ServiceAccount + "\": " + http.StatusText(code),
+	})
+}
+
+func answer(w http.ResponseWriter, code int, object any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(code)
+	_ = json.NewEncoder(w).Encode(object) // fails only if the client has gone
+}
+
+// Token is a ServiceAccount token with the claims that GKE puts into one. Its
+// signature is none.
+func Token() string {
+	claims, _ := json.Marshal(map[string]any{ // cannot fail
+		"iss": "https://container.googleapis.com/v1/projects/" + Project + "/locations/europe-west1/clusters/demo",
+		"kubernetes.io": map[string]any{
+			"namespace":      Namespace,
+			"node":           map[string]any{"name": Node, "uid": "2"},
+			"pod":            map[string]any{"name": Pod, "uid": "3"},
+			"serviceaccount": map[string]any{"name": ServiceAccount, "uid": "1"},
+		},
+	})
+	encode := base64.RawURLEncoding.EncodeToString
+	return encode([]byte(`{"alg":"RS256","typ":"JWT"}`)) + "." + encode(claims) + "." + encode([]byte("no signature"))
+}
