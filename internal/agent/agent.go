@@ -1,0 +1,229 @@
+// Package agent is the loop: it probes, judges, confirms, and publishes what it
+// knows as a Snapshot.
+//
+// All decisions about time (when to probe, what is too old) use the monotonic
+// clock, so that a step of the wall clock changes no verdict. The wall clock is
+// only read for the timestamps that people see.
+package agent
+
+import (
+	"context"
+	"log/slog"
+	"math/rand/v2"
+	"runtime/debug"
+	"sync/atomic"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// Prober makes one probe: fresh observations, no retry, no cache.
+type Prober interface {
+	Probe(ctx context.Context, withToken bool) identity.Observation
+}
+
+// Recorder counts what the published state cannot show.
+type Recorder interface {
+	// Probed is called with the requests of every single probe.
+	Probed(identity.Observation)
+	// Judged is called with the verdict on every single probe, before it is confirmed.
+	Judged(identity.State)
+	// Panicked is called when a probe panicked.
+	Panicked()
+}
+
+// Options are the parts and settings of an Agent. All but Wall and Random must be set.
+type Options struct {
+	Prober   Prober
+	Expect   func(context.Context) (identity.Expectation, error)
+	Recorder Recorder
+	Logger   *slog.Logger
+	Nodes    identity.NodeAccounts
+
+	// Interval is the longest time between the beginnings of two probes.
+	Interval time.Duration
+	// Timeout is the longest time that one probe takes.
+	Timeout time.Duration
+	// TokenInterval is the greatest age of a valid token that is taken for granted.
+	TokenInterval time.Duration
+	// ExpectationInterval is how often the expectation is read while nothing is wrong.
+	ExpectationInterval time.Duration
+	// StartupGrace is how long a start may take before "cannot tell" is stated.
+	StartupGrace time.Duration
+
+	// Wall is the wall clock, time.Now by default.
+	Wall func() time.Time
+	// Random returns a number in [0,1), rand.Float64 by default.
+	Random func() float64
+}
+
+// Agent probes in a loop. Its methods may be called at any time from any goroutine.
+type Agent struct {
+	Options
+
+	started     time.Time // monotonic, as all times here
+	published   atomic.Pointer[Snapshot]
+	heartbeat   atomic.Pointer[time.Time]
+	expectation expectation
+	token       token
+	panicked    bool
+}
+
+// New returns an agent in the state Starting.
+func New(o Options) *Agent {
+	if o.Wall == nil {
+		o.Wall = time.Now
+	}
+	if o.Random == nil {
+		o.Random = rand.Float64
+	}
+	a := &Agent{Options: o, started: time.Now()}
+	a.published.Store(&Snapshot{
+		Verdict:    identity.Verdict{State: identity.Starting, Server: identity.ServerUnknown, Why: "no probe has finished yet"},
+		Since:      o.Wall(),
+		heard:      a.started,
+		staleAfter: max(3*max(o.Interval, o.Timeout), o.StartupGrace),
+	})
+	a.beat()
+	return a
+}
+
+// Snapshot returns what was published last. It is never changed afterwards.
+func (a *Agent) Snapshot() *Snapshot { return a.published.Load() }
+
+// Alive reports whether the loop still turns, whatever it finds out.
+func (a *Agent) Alive() bool { return time.Since(*a.heartbeat.Load()) <= a.patience() }
+
+// Run probes until the context ends.
+func (a *Agent) Run(ctx context.Context) {
+	// Agents that start together, on a new release or a new node pool, must not
+	// probe together. The first wait spreads them over one interval, and equal
+	// jitter keeps them spread.
+	wait := time.Duration(a.Random() * float64(a.Interval))
+	for sleep(ctx, wait) {
+		began := time.Now()
+		a.beat()
+		a.cycle(ctx)
+		wait = a.jitter(a.Interval) - time.Since(began)
+	}
+}
+
+// cycle makes one probe, and as many more as it takes to be sure of a change.
+func (a *Agent) cycle(ctx context.Context) {
+	defer func() {
+		if r := recover(); r != nil {
+			a.Recorder.Panicked()
+			if !a.panicked {
+				a.panicked = true
+				a.Logger.Error("A probe panicked, the loop goes on. Further panics are only counted", "panic", r, "stack", string(debug.Stack()))
+			}
+		}
+	}()
+	if a.expectation.due(a.stated().State) {
+		a.readExpectation(ctx)
+	}
+	o, v := a.probe(ctx)
+	if a.changes(v) {
+		o, v = a.confirm(ctx, o, v)
+	}
+	if ctx.Err() == nil {
+		a.publish(o, v)
+	}
+}
+
+// probe makes one probe and judges it. After the end of the context its result
+// is void, because the requests were cut off.
+func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdict) {
+	o := a.ask(ctx, a.token.due(a.Options))
+	if a.token.isOfAnother(o.Email) {
+		// The valid token at hand says nothing about the new identity, so there is
+		// no telling whether that can act.
+		o = a.ask(ctx, true)
+	}
+	if o.Token.Asked {
+		a.token.keep(o)
+	} else {
+		o.Token = a.token.answer
+	}
+	v := identity.Judge(a.expectation.now, a.Nodes, o)
+	if ctx.Err() == nil {
+		a.Recorder.Judged(v.State)
+		a.Logger.Debug("Probe finished", verdictAttributes(v)...)
+	}
+	return o, v
+}
+
+func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {
+	o := a.Prober.Probe(ctx, withToken)
+	a.beat()
+	if ctx.Err() == nil {
+		a.Recorder.Probed(o)
+	}
+	return o
+}
+
+// publish replaces the snapshot, and tells of a change of state.
+func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
+	last := a.Snapshot()
+	next := *last
+	next.heard = time.Now()
+	next.staleAfter = a.patience()
+	next.LastProbe = a.Wall()
+	next.Observation = o
+	next.Expectation = a.expectation.now
+	next.ExpectationRead = a.expectation.readAt
+	next.ExpectationError = a.expectation.err
+	if o.Token.OK() {
+		next.TokenExpiry = a.Wall().Add(a.token.remaining())
+		if next.TimeToFirstToken == 0 {
+			next.TimeToFirstToken = time.Since(a.started)
+		}
+	}
+	next.Verdict = v
+	if v.State != last.Verdict.State {
+		next.Since = next.LastProbe
+		next.remember(Change{At: next.Since, From: last.Verdict.State, To: v})
+		level := slog.LevelWarn
+		if v.State == identity.Match {
+			level = slog.LevelInfo
+		}
+		a.Logger.Log(context.Background(), level, "State changed",
+			append(verdictAttributes(v), "previous_state", last.Verdict.State, "expected", next.Expectation.String())...)
+	}
+	a.published.Store(&next)
+}
+
+func verdictAttributes(v identity.Verdict) []any {
+	return []any{"state", v.State, "observed", v.Identity, "metadata_server", v.Server, "why", v.Why}
+}
+
+// stated is the verdict that is published.
+func (a *Agent) stated() identity.Verdict { return a.Snapshot().Verdict }
+
+// patience is how long the loop may be silent before its last word is too old.
+func (a *Agent) patience() time.Duration { return 3 * max(a.Interval, a.Timeout) }
+
+func (a *Agent) beat() {
+	now := time.Now()
+	a.heartbeat.Store(&now)
+}
+
+// jitter is a little less than d, so that what is done each d is never late.
+func (a *Agent) jitter(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 - 0.1*a.Random()))
+}
+
+// sleep waits, and reports whether the context still lives.
+func sleep(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}

@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"context"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+const (
+	// confirmations is how many probes in a row, after the first, must say the
+	// same before a change is stated.
+	confirmations = 2
+	// confirmGap is the time between them. Together they outlast what passes by
+	// itself: single answers of the VM server after a repair, and 0.25 s of
+	// refusals when a local redirect changes its backend.
+	confirmGap = 300 * time.Millisecond
+	// maxConfirmations bounds the probes of one cycle while the answers differ.
+	maxConfirmations = 5
+)
+
+// changes reports whether the verdict differs from what is stated, so that it
+// must be confirmed. Both ways: one lucky connection is no recovery. Only the
+// first match after a start has nothing to take back.
+func (a *Agent) changes(v identity.Verdict) bool {
+	stated := a.stated()
+	if stated.State == identity.Starting && v.State == identity.Match {
+		return false
+	}
+	return !v.Same(stated)
+}
+
+// confirm repeats a probe that would change what is stated until several in a
+// row agree, and returns what may be published: that, or what is stated
+// already. An accusation is first judged again by a fresh expectation, since
+// the annotation may have been changed on purpose.
+func (a *Agent) confirm(ctx context.Context, o identity.Observation, v identity.Verdict) (identity.Observation, identity.Verdict) {
+	agreeing := 0
+	for range maxConfirmations {
+		if v.State.Accuses() && a.expectation.mayReadEarly() {
+			a.expectation.earlyAt = time.Now()
+			a.readExpectation(ctx)
+			if w := identity.Judge(a.expectation.now, a.Nodes, o); !w.Same(v) {
+				v, agreeing = w, 0
+			}
+		}
+		if !a.changes(v) || agreeing == confirmations {
+			break
+		}
+		if !sleep(ctx, confirmGap) {
+			return o, a.stated()
+		}
+		next, w := a.probe(ctx)
+		if w.Same(v) {
+			agreeing++
+		} else {
+			agreeing = 0
+		}
+		o, v = next, w
+	}
+	return o, a.settle(v, agreeing >= confirmations)
+}
+
+// settle decides what is stated after the confirm probes.
+func (a *Agent) settle(v identity.Verdict, confirmed bool) identity.Verdict {
+	stated := a.stated()
+	inGrace := time.Since(a.started) < a.StartupGrace
+	switch {
+	case !a.changes(v):
+		return v
+	case stated.State == identity.Starting && inGrace && (!confirmed || v.State.CannotTell()):
+		// A fresh node's metadata server, and a fresh Pod's network, need some seconds.
+		return stated
+	case confirmed:
+		return v
+	case stated.State == identity.Starting:
+		return identity.Verdict{State: identity.Unavailable, Server: identity.ServerUnknown, Why: "the answers contradict each other from one probe to the next"}
+	}
+	return stated
+}

@@ -1,0 +1,38 @@
+package agent
+
+import (
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// token is the last answer of the token endpoint. A valid one is asked for less
+// often than the email: IAM and STS pay for tokens, and have quotas.
+type token struct {
+	answer identity.Token
+	at     time.Time
+	of     identity.Identity
+}
+
+// due reports whether the next probe must ask for a token: so early that a
+// token is never taken for granted for longer than the interval, nor beyond its
+// expiry.
+func (t *token) due(o Options) bool {
+	age := time.Since(t.at) + o.Interval
+	return !t.answer.OK() || age > o.TokenInterval || age > t.answer.Lifetime
+}
+
+// isOfAnother reports whether the token at hand was given to another identity.
+func (t *token) isOfAnother(e identity.Email) bool {
+	return e.OK() && t.answer.OK() && e.Identity != t.of
+}
+
+func (t *token) keep(o identity.Observation) {
+	t.answer, t.at = o.Token, time.Now()
+	if o.Email.OK() {
+		t.of = o.Email.Identity
+	}
+}
+
+// remaining is how much longer the token is valid.
+func (t *token) remaining() time.Duration { return t.answer.Lifetime - time.Since(t.at) }
