@@ -1,0 +1,132 @@
+// Package web serves what the agent knows over HTTP: metrics, health, and a
+// status page for people.
+package web
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	toolkit "github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+)
+
+// stopTimeout is how long requests that are being answered may take after the
+// stop. It is shorter than a second, so that the process is gone within one.
+const stopTimeout = 700 * time.Millisecond
+
+// Options are the parts of a Server. All must be set.
+type Options struct {
+	// Address to listen on, host:port.
+	Address string
+	// ConfigFile is that of the exporter-toolkit (TLS, basic authentication); empty for none.
+	ConfigFile string
+	Gatherer   prometheus.Gatherer
+	Snapshot   func() *agent.Snapshot
+	// Alive reports whether the probe loop turns.
+	Alive  func() bool
+	About  About
+	Logger *slog.Logger
+}
+
+// Server is the HTTP server. It listens from New on, and answers from Run on.
+type Server struct {
+	options  Options
+	listener net.Listener
+	http     *http.Server
+}
+
+// New checks the configuration file and binds the address.
+func New(o Options) (*Server, error) {
+	if err := toolkit.Validate(o.ConfigFile); err != nil {
+		return nil, fmt.Errorf("set up TLS and authentication from WI_WEB_CONFIG_FILE=%q: %w", o.ConfigFile, err)
+	}
+	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", o.Address)
+	if err != nil {
+		return nil, fmt.Errorf("%w: set WI_LISTEN_ADDRESS=%q to an address of this host and a free port", err, o.Address)
+	}
+	s := &Server{options: o, listener: listener}
+	s.http = &http.Server{
+		Handler: s.routes(),
+		// A client that sends nothing must not hold a connection for ever.
+		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
+		WriteTimeout:      30 * time.Second,
+		IdleTimeout:       3 * time.Minute, // longer than a scrape interval
+		MaxHeaderBytes:    16 << 10,
+		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+	}
+	return s, nil
+}
+
+// Addr is the address that the server listens on.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// Run serves until the context ends, and then answers what it is answering.
+func (s *Server) Run(ctx context.Context) error {
+	serving := make(chan error, 1)
+	noSocketActivation, file := false, s.options.ConfigFile
+	go func() {
+		serving <- toolkit.Serve(s.listener, s.http, &toolkit.FlagConfig{WebSystemdSocket: &noSocketActivation, WebConfigFile: &file}, s.options.Logger)
+	}()
+	select {
+	case err := <-serving:
+		return fmt.Errorf("serve HTTP on %s: %w", s.Addr(), err)
+	case <-ctx.Done():
+	}
+	// The context of the requests in flight lives on: they are to be answered.
+	limited, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+	defer cancel()
+	if err := s.http.Shutdown(limited); err != nil {
+		err = errors.Join(err, s.http.Close())
+		s.options.Logger.Debug("Requests were cut off at the stop", "error", err.Error())
+	}
+	<-serving
+	return nil
+}
+
+func (s *Server) routes() http.Handler {
+	m := http.NewServeMux()
+	m.Handle("GET /metrics", promhttp.HandlerFor(s.options.Gatherer, promhttp.HandlerOpts{
+		EnableOpenMetrics:   true,
+		ErrorLog:            slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelError),
+		MaxRequestsInFlight: 10,
+		Timeout:             10 * time.Second,
+	}))
+	for _, path := range []string{"GET /healthz", "GET /-/healthy"} {
+		m.HandleFunc(path, s.healthy)
+	}
+	for _, path := range []string{"GET /readyz", "GET /-/ready"} {
+		m.HandleFunc(path, s.ready)
+	}
+	m.HandleFunc("GET /status.json", s.statusJSON)
+	m.HandleFunc("GET /{$}", s.statusPage)
+	return m
+}
+
+// healthy tells of the loop's heartbeat. The state of the metadata server has no
+// part in it: a restart of the agent would not repair that.
+func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) {
+	if !s.options.Alive() {
+		http.Error(w, "the probe loop hangs", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}
+
+// ready tells that a probe has finished, whatever its verdict: an agent on a
+// broken node is ready to say so.
+func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+	if !s.options.Snapshot().Ready() {
+		http.Error(w, "no probe has finished yet", http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ok")
+}

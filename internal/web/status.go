@@ -1,0 +1,114 @@
+package web
+
+import (
+	"encoding/json"
+	"net/http"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// About is what the status page says about the process itself.
+type About struct {
+	Version   string `json:"version"`
+	Node      string `json:"node,omitempty"`
+	Pod       string `json:"pod,omitempty"`
+	Namespace string `json:"namespace,omitempty"`
+	// ServiceAccount is the name of the Kubernetes ServiceAccount.
+	ServiceAccount string `json:"service_account,omitempty"`
+	MetadataHost   string `json:"metadata_host"`
+	// Warnings are about the configuration: things that can make the answer untrue.
+	Warnings []string `json:"warnings,omitempty"`
+	// Settings are the configuration in effect, in the order of the reference.
+	Settings []Setting `json:"settings"`
+}
+
+// Setting is a variable and its value.
+type Setting struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
+// status is what /status.json and the status page show. Times are in RFC
+// 3339, durations in seconds.
+type status struct {
+	State           identity.State  `json:"state"`
+	Meaning         string          `json:"meaning"`
+	Since           time.Time       `json:"since"`
+	Why             string          `json:"why"`
+	Expected        string          `json:"expected"`
+	Source          identity.Source `json:"expected_source"`
+	ExpectationRead *time.Time      `json:"expected_read,omitempty"`
+	ExpectationErr  string          `json:"expected_error,omitempty"`
+	Observed        string          `json:"observed"`
+	Server          identity.Server `json:"metadata_server"`
+	LastProbe       *time.Time      `json:"last_probe,omitempty"`
+	TokenExpiry     *time.Time      `json:"token_expiry,omitempty"`
+	Requests        []request       `json:"requests"`
+	Changes         []change        `json:"changes"`
+	About           About           `json:"about"`
+}
+
+type request struct {
+	Endpoint identity.Endpoint `json:"endpoint"`
+	OK       bool              `json:"ok"`
+	Seconds  float64           `json:"seconds"`
+	Banner   string            `json:"server_header,omitempty"`
+	Failure  string            `json:"failure,omitempty"`
+}
+
+type change struct {
+	At   time.Time      `json:"at"`
+	From identity.State `json:"from"`
+	To   identity.State `json:"to"`
+	Why  string         `json:"why"`
+}
+
+func (s *Server) status() status {
+	snapshot := s.options.Snapshot()
+	now, since := snapshot.State()
+	v := snapshot.Verdict
+	st := status{
+		State: now, Meaning: now.Meaning(), Since: since.UTC(), Why: v.Why,
+		Expected: snapshot.Expectation.String(), Source: snapshot.Expectation.Source, ExpectationRead: known(snapshot.ExpectationRead),
+		Observed: string(v.Identity), Server: v.Server,
+		LastProbe: known(snapshot.LastProbe), TokenExpiry: known(snapshot.TokenExpiry),
+		Requests: []request{}, Changes: []change{}, About: s.options.About,
+	}
+	if st.Source == "" {
+		st.Source = identity.SourceNone
+	}
+	if snapshot.ExpectationError != nil {
+		st.ExpectationErr = snapshot.ExpectationError.Error()
+	}
+	for i, r := range snapshot.Observation.Requests() {
+		if !r.Asked {
+			continue
+		}
+		one := request{Endpoint: identity.Endpoints()[i], OK: r.OK(), Seconds: r.Took.Seconds(), Banner: r.Banner}
+		if r.Failure != nil {
+			one.Failure = r.Failure.Error()
+		}
+		st.Requests = append(st.Requests, one)
+	}
+	for _, c := range snapshot.Changes {
+		st.Changes = append(st.Changes, change{At: c.At.UTC(), From: c.From, To: c.To.State, Why: c.To.Why})
+	}
+	return st
+}
+
+// known is the time, nil if it is zero.
+func known(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+func (s *Server) statusJSON(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(s.status()) // fails only if the client has gone
+}
