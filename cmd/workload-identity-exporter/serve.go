@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/metadata"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/web"
+)
+
+// serve wires the parts and runs them until the context ends.
+func serve(ctx context.Context, c config.Config, logs io.Writer) error {
+	build := buildInfo()
+	userAgent := "workload-identity-exporter/" + build.Version
+	log := newLogger(logs, c.LogFormat, c.LogLevel)
+
+	mounted, tokenErr := kube.SelfFromToken(c.ServiceAccountDirectory)
+	self := kube.Self{Namespace: c.PodNamespace, ServiceAccount: c.ServiceAccount, Node: c.NodeName, Pod: c.PodName}.Or(mounted)
+	warnings := distrust(c)
+	if tokenErr != nil {
+		warnings = append(warnings, tokenErr.Error())
+	}
+	for _, w := range warnings {
+		log.Warn(w)
+	}
+
+	counters := exporter.NewCounters()
+	expect, err := expecter(c, self, userAgent, counters.KubernetesRequest)
+	if err != nil {
+		return err
+	}
+	nodes, err := c.NodeAccounts()
+	if err != nil {
+		return err
+	}
+	loop := agent.New(agent.Options{
+		Prober: metadata.New(c.MetadataHost, c.ProbeTimeout, userAgent), Expect: expect, Recorder: counters, Logger: log, Nodes: nodes,
+		Interval: c.ProbeInterval, Timeout: c.ProbeTimeout, TokenInterval: c.TokenInterval,
+		ExpectationInterval: c.ExpectationInterval, StartupGrace: c.StartupGrace,
+	})
+
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(counters, exporter.NewGauges(loop.Snapshot, build, c.MetadataHost))
+	if c.RuntimeMetrics {
+		registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	}
+	server, err := web.New(web.Options{
+		Address: c.ListenAddress, ConfigFile: c.WebConfigFile, Gatherer: registry, Snapshot: loop.Snapshot, Alive: loop.Alive, Logger: log,
+		About: web.About{
+			Version: build.Version, Node: self.Node, Pod: self.Pod, Namespace: self.Namespace, ServiceAccount: self.ServiceAccount,
+			MetadataHost: c.MetadataHost, Warnings: warnings, Settings: settingsOf(c),
+		},
+	})
+	if err != nil {
+		return err
+	}
+
+	log.Info("Started", "version", build.Version, "address", server.Addr().String(), "metadata_host", c.MetadataHost, "interval", c.ProbeInterval.String(),
+		"node", self.Node, "namespace", self.Namespace, "service_account", self.ServiceAccount)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return server.Run(ctx) })
+	group.Go(func() error { loop.Run(ctx); return nil })
+	err = group.Wait()
+	log.Info("Stopped")
+	return err
+}
+
+// expecter is where the expected identity comes from: the configuration, or the
+// annotations of the Pod's own ServiceAccount.
+func expecter(c config.Config, self kube.Self, userAgent string, observe func(kube.Resource, kube.Reason)) (func(context.Context) (identity.Expectation, error), error) {
+	configured, err := c.Expectation()
+	if err != nil || configured.Known() {
+		return func(context.Context) (identity.Expectation, error) { return configured, nil }, err
+	}
+	// Without the API server the agent still runs: it recognises a node's
+	// account, and says itself what is missing.
+	fail := func(err error) (func(context.Context) (identity.Expectation, error), error) {
+		return func(context.Context) (identity.Expectation, error) { return identity.Expectation{}, err }, nil
+	}
+	cluster, err := kube.Config(c.ServiceAccountDirectory)
+	if err != nil {
+		return fail(fmt.Errorf("%w: set WI_EXPECTED_EMAILS", err))
+	}
+	if self.Namespace == "" || self.ServiceAccount == "" {
+		return fail(errors.New("the Pod's ServiceAccount is not known: set WI_POD_NAMESPACE and WI_SERVICE_ACCOUNT from the downward API, or WI_EXPECTED_EMAILS"))
+	}
+	reader, err := kube.NewReader(cluster, userAgent, observe)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) (identity.Expectation, error) { return reader.Expectation(ctx, self) }, nil
+}
+
+// distrust lists what in the environment could make people believe something
+// untrue, and takes GCE_METADATA_HOST out of it: the client library builds every
+// request with it, and fails where it is not a host name, although the prober
+// replaces it.
+func distrust(c config.Config) []string {
+	var warnings []string
+	if c.MetadataHost != metadata.DefaultHost {
+		warnings = append(warnings, fmt.Sprintf("WI_METADATA_HOST=%q: this server is probed instead of %s, which says nothing about the identity that Pods get", c.MetadataHost, metadata.DefaultHost))
+	}
+	if host := os.Getenv("GCE_METADATA_HOST"); host != "" && host != c.MetadataHost {
+		warnings = append(warnings, fmt.Sprintf("GCE_METADATA_HOST=%q is ignored: remove it, or set WI_METADATA_HOST to the same if this server is to be probed", host))
+	}
+	_ = os.Unsetenv("GCE_METADATA_HOST") // cannot fail: the name is valid
+	for _, typo := range config.Typos() {
+		warnings = append(warnings, "Unknown variable "+typo+": it has no effect")
+	}
+	return warnings
+}
+
+// settingsOf lists the configuration in effect. None of it is secret.
+func settingsOf(c config.Config) []web.Setting {
+	var settings []web.Setting
+	for _, v := range c.Values() {
+		settings = append(settings, web.Setting(v))
+	}
+	return settings
+}
+
+// newLogger writes lines as Cloud Logging reads them: severity, message, time.
+func newLogger(w io.Writer, format string, level slog.Level) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	options.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+		switch {
+		case len(groups) > 0:
+		case a.Key == slog.LevelKey && a.Value.Any() == slog.LevelWarn:
+			return slog.String("severity", "WARNING")
+		case a.Key == slog.LevelKey:
+			a.Key = "severity"
+		case a.Key == slog.MessageKey:
+			a.Key = "message"
+		}
+		return a
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}

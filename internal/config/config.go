@@ -1,0 +1,42 @@
+// Package config reads the settings from environment variables, says what is
+// wrong with all of them at once, and documents them.
+package config
+
+import (
+	"log/slog"
+	"time"
+)
+
+// Prefix is that of every variable.
+const Prefix = "WI"
+
+// Config holds the settings. Each field is a variable: its name in upper case
+// with the prefix. The tag `default` is its default, `desc` its meaning, `want`
+// what is accepted; all three are shown by -help and in docs/configuration.md.
+//
+// No field has an `envconfig` tag: with one, the library would also read the
+// variable without the prefix, and a LOG_LEVEL meant for another program.
+type Config struct {
+	ListenAddress string `split_words:"true" default:":10988" want:"[HOST]:PORT" desc:"Address of the HTTP server: metrics, health, status page."`
+	WebConfigFile string `split_words:"true" want:"a path" desc:"File that sets up TLS and basic authentication for the HTTP server, in the format of the Prometheus exporter-toolkit. None: plain HTTP."`
+
+	MetadataHost        string   `split_words:"true" default:"169.254.169.254" want:"HOST or HOST:PORT" desc:"The metadata server to ask. Any other than the default is for tests: a probe of it says nothing about what Pods get, so it is shown on the status page and by the metric workload_identity_config_info. GCE_METADATA_HOST and proxies are ignored."`
+	ExpectedEmails      []string `split_words:"true" want:"identities separated by commas" desc:"The identities that are right, any one of them. None: what the annotations of the Pod's own Kubernetes ServiceAccount say, read from the API server."`
+	NodeServiceAccounts []string `split_words:"true" want:"emails separated by commas, with * for any run of characters" desc:"Service accounts that are known to be a node's, besides *-compute@developer.gserviceaccount.com. They are recognised even when the metadata server of GKE hands them out."`
+
+	ProbeInterval       time.Duration `split_words:"true" default:"10s" want:"a duration from 1s up, such as 10s" desc:"Longest time between the beginnings of two probes. A wrong identity is stated at most this and one second after it began."`
+	ProbeTimeout        time.Duration `split_words:"true" default:"3s" want:"a duration from 100ms to 60s, such as 3s" desc:"Deadline of each request to the metadata server."`
+	TokenInterval       time.Duration `split_words:"true" default:"60s" want:"a duration from 1s up, such as 60s" desc:"How long a valid token is taken for granted before the next one is asked for. It is asked for at once when the identity changes."`
+	ExpectationInterval time.Duration `split_words:"true" default:"10m" want:"a duration from 1m up, such as 10m" desc:"How often the Kubernetes ServiceAccount is read while nothing is wrong. It is read again before a wrong identity is stated."`
+	StartupGrace        time.Duration `split_words:"true" default:"60s" want:"a duration from 0s up, such as 60s" desc:"How long after the start the state stays starting while the metadata server or the expected identity is not available. A wrong identity is stated at once."`
+
+	PodName                 string `split_words:"true" want:"a name" desc:"Name of the agent's Pod, from the downward API. None: from the mounted token."`
+	PodNamespace            string `split_words:"true" want:"a name" desc:"Namespace of the agent's Pod, from the downward API. None: from the mounted token."`
+	NodeName                string `split_words:"true" want:"a name" desc:"Name of the node, from the downward API. None: from the mounted token."`
+	ServiceAccount          string `split_words:"true" want:"a name" desc:"Name of the Pod's Kubernetes ServiceAccount, from the downward API. None: from the mounted token."`
+	ServiceAccountDirectory string `split_words:"true" default:"/var/run/secrets/kubernetes.io/serviceaccount" want:"a path" desc:"Folder with the files token and ca.crt, by which the API server is reached."`
+
+	LogLevel       slog.Level `split_words:"true" default:"info" want:"debug, info, warn or error" desc:"Least severity of log lines. Info has one line for each change of state, debug one for each probe."`
+	LogFormat      string     `split_words:"true" default:"json" want:"json or text" desc:"Format of log lines: json has the field names that Cloud Logging reads."`
+	RuntimeMetrics bool       `split_words:"true" default:"true" want:"true or false" desc:"Whether to export the metrics of the Go runtime and of the process (go_*, process_*) too."`
+}

@@ -1,0 +1,203 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/kelseyhightower/envconfig"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// Load reads the variables. The error joins one for each variable that is
+// wrong, with its name, its value and what is accepted.
+func Load() (Config, error) {
+	var c Config
+	var problems []error
+	fields := reflect.ValueOf(&c).Elem()
+	for i, v := range Variables() {
+		// The library stops at the first error, so each variable gets a struct of its own.
+		field := fields.Type().Field(i)
+		one := reflect.New(reflect.StructOf([]reflect.StructField{field}))
+		err := envconfig.Process(Prefix, one.Interface())
+		if err == nil {
+			fields.Field(i).Set(one.Elem().Field(0))
+			err = check(field.Name, &c)
+		}
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s=%q: want %s%s", v.Name, os.Getenv(v.Name), v.Want, because(err)))
+		}
+	}
+	return c, errors.Join(problems...)
+}
+
+// because is the reason in brackets, unless it is the library's, which repeats
+// the variable and names Go types.
+func because(err error) string {
+	if parse := (*envconfig.ParseError)(nil); errors.As(err, &parse) {
+		return ""
+	}
+	return fmt.Sprintf(" (%v)", err)
+}
+
+// check validates the value of one field.
+func check(field string, c *Config) error {
+	switch field {
+	case "ListenAddress":
+		_, port, err := net.SplitHostPort(c.ListenAddress)
+		if err != nil {
+			return errors.New("there is no port")
+		}
+		return checkPort(port)
+	case "MetadataHost":
+		return checkHost(c.MetadataHost)
+	case "WebConfigFile":
+		return checkFile(c.WebConfigFile)
+	case "ExpectedEmails":
+		_, err := c.Expectation()
+		return err
+	case "NodeServiceAccounts":
+		_, err := c.NodeAccounts()
+		return err
+	case "ProbeInterval":
+		return checkDuration(c.ProbeInterval, time.Second, 24*time.Hour)
+	case "ProbeTimeout":
+		return checkDuration(c.ProbeTimeout, 100*time.Millisecond, time.Minute)
+	case "TokenInterval":
+		return checkDuration(c.TokenInterval, time.Second, 24*time.Hour)
+	case "ExpectationInterval":
+		return checkDuration(c.ExpectationInterval, time.Minute, 24*time.Hour)
+	case "StartupGrace":
+		return checkDuration(c.StartupGrace, 0, 24*time.Hour)
+	case "LogFormat":
+		if c.LogFormat != "json" && c.LogFormat != "text" {
+			return errors.New("unknown format")
+		}
+	}
+	return nil
+}
+
+func checkDuration(d, least, most time.Duration) error {
+	switch {
+	case d < least:
+		return fmt.Errorf("less than %s", least)
+	case d > most:
+		return fmt.Errorf("more than %s", most)
+	}
+	return nil
+}
+
+func checkPort(port string) error {
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return errors.New("the port is not a number from 0 to 65535")
+	}
+	return nil
+}
+
+// checkHost accepts what can stand between "http://" and "/" in a URL.
+func checkHost(host string) error {
+	u, err := url.Parse("http://" + host)
+	if err != nil || u.Host != host || u.Hostname() == "" || strings.ContainsAny(host, " /?#@") {
+		return errors.New("not a host")
+	}
+	if strings.HasSuffix(host, ":") {
+		return errors.New("there is no port behind the colon")
+	}
+	if port := u.Port(); port != "" {
+		return checkPort(port)
+	}
+	return nil
+}
+
+func checkFile(path string) error {
+	if path == "" {
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return errors.Unwrap(err)
+	}
+	return f.Close()
+}
+
+// Expectation is the configured expectation, unknown if none is configured.
+func (c Config) Expectation() (identity.Expectation, error) {
+	var ids []identity.Identity
+	for _, s := range c.ExpectedEmails {
+		id, err := identity.Parse(s)
+		if err != nil {
+			return identity.Expectation{}, fmt.Errorf("%q is %w", s, err)
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) == 0 {
+		return identity.Expectation{}, nil
+	}
+	return identity.Expect(ids...), nil
+}
+
+// NodeAccounts are the configured patterns and the default one.
+func (c Config) NodeAccounts() (identity.NodeAccounts, error) {
+	n := identity.NodeAccounts{identity.DefaultNodeAccount}
+	for _, s := range c.NodeServiceAccounts {
+		p, err := identity.ParsePattern(s)
+		if err != nil {
+			return nil, fmt.Errorf("%q is none", s)
+		}
+		n = append(n, p)
+	}
+	return n, nil
+}
+
+// Typos are the variables in the environment that have the prefix but are none
+// of ours, each with the one that it resembles most. They are not errors: for a
+// Service named wi-x, Kubernetes itself sets WI_X_PORT and others.
+func Typos() []string {
+	var names []string
+	for _, v := range Variables() {
+		names = append(names, v.Name)
+	}
+	var typos []string
+	for _, e := range os.Environ() {
+		name, _, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, Prefix+"_") || slices.Contains(names, name) {
+			continue
+		}
+		nearest := slices.MinFunc(names, func(a, b string) int { return distance(name, a) - distance(name, b) })
+		if distance(name, nearest) <= 3 {
+			name += " (did you mean " + nearest + "?)"
+		}
+		typos = append(typos, name)
+	}
+	slices.Sort(typos)
+	return typos
+}
+
+// distance is the number of characters to insert, delete or replace to get from
+// a to b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
