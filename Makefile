@@ -1,0 +1,51 @@
+# Everything that this project can do is a target here: see `make help`.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+REVISION ?= $(shell git rev-parse -q --verify HEAD 2>/dev/null || echo unknown)
+GO       ?= go
+CC       ?= cc
+# Static binaries, without paths of this machine in them.
+BUILD := CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)"
+# The race detector needs a C compiler. Where there is none the tests run without
+# it and say so, except in CI, where a missing tool is a failure.
+RACE := $(if $(or $(CI),$(shell command -v $(CC) 2>/dev/null)),-race)
+
+GOLANGCI_LINT_VERSION := v2.15.0
+TOOLS := $(CURDIR)/bin/tools
+GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+
+.PHONY: help build demo test lint generate bench clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## Build the exporter and the simulator into bin/
+	$(BUILD) -o bin/ ./cmd/workload-identity-exporter ./cmd/gke-metadata-simulator
+
+demo: build ## Run the exporter against the simulator until Ctrl-C
+	@sh tools/demo.sh
+
+test: ## Run all tests that need only Go (with the race detector if there is a C compiler)
+	@$(if $(RACE),,echo "make test: no C compiler, so the race detector is off" >&2;) $(GO) vet ./...
+	$(GO) test $(RACE) ./...
+
+lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
+	$(GOLANGCI_LINT) run ./...
+
+generate: ## Write the generated parts of docs/ and README.md again
+	$(GO) test ./internal/docs -update
+
+bench: build ## Measure memory, CPU and scrapes against the floor program (2 minutes)
+	$(BUILD) -o bin/ ./test/bench/floor
+	$(GO) run ./test/bench
+
+clean: ## Remove what was built
+	rm -rf bin
+
+# Each tool is installed once for each version, with its own module's pinned dependencies.
+$(GOLANGCI_LINT):
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
+	@mv $(TOOLS)/golangci-lint $@
