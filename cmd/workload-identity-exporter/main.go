@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"log"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -47,6 +48,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	limitMemory()
+	// net/http writes what a server sends unasked to the standard logger, where a
+	// token could be in it.
+	log.SetOutput(io.Discard)
 	settings, err := config.Load()
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter: the configuration is wrong, see workload-identity-exporter -help\n%v\n", err)

@@ -47,7 +47,9 @@ func New(host string, timeout time.Duration, userAgent string) *Prober {
 			// A kept-alive connection would keep the NAT decision of its first packet
 			// and hide a masquerade change until it is closed.
 			DisableKeepAlives: true,
-			DialContext:       (&net.Dialer{KeepAlive: -1}).DialContext,
+			// The transport goes on dialing after the request has ended. Without a
+			// limit of its own, attempts would pile up where packets are dropped.
+			DialContext: (&net.Dialer{Timeout: timeout, KeepAlive: -1}).DialContext,
 			// A compressed answer could be far larger than what is read of it.
 			DisableCompression:     true,
 			MaxResponseHeaderBytes: maxHeader,
