@@ -95,16 +95,22 @@ func (a *Agent) Snapshot() *Snapshot { return a.published.Load() }
 func (a *Agent) Alive() bool { return time.Since(*a.heartbeat.Load()) <= a.patience() }
 
 // Run probes until the context ends.
+//
+// Agents that start together, on a new release or a new node pool, must not
+// probe together. Each has a random phase within the period and keeps it, with
+// some jitter around it that does not add up: added up, it would let them drift
+// into bunches. Period and jitter together are at most the interval.
 func (a *Agent) Run(ctx context.Context) {
-	// Agents that start together, on a new release or a new node pool, must not
-	// probe together. The first wait spreads them over one interval, and equal
-	// jitter keeps them spread.
-	wait := time.Duration(a.Random() * float64(a.Interval))
-	for sleep(ctx, wait) {
-		began := time.Now()
+	period, jitter := a.Interval*95/100, float64(a.Interval*5/100)
+	next := time.Now().Add(time.Duration(a.Random() * float64(period)))
+	for sleep(ctx, time.Until(next)+time.Duration(a.Random()*jitter)) {
 		a.beat()
 		a.cycle(ctx)
-		wait = a.jitter(a.Interval) - time.Since(began)
+		// After a cycle that took longer than the period the next one is due at once.
+		next = next.Add(period)
+		if now := time.Now(); next.Before(now) {
+			next = now
+		}
 	}
 }
 
@@ -135,10 +141,13 @@ func (a *Agent) cycle(ctx context.Context) {
 // is void, because the requests were cut off.
 func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdict) {
 	o := a.ask(ctx, a.token.due(a.Options))
-	if a.token.isOfAnother(o.Email) {
-		// The valid token at hand says nothing about the new identity, so there is
-		// no telling whether that can act.
-		o = a.ask(ctx, true)
+	if !o.Token.Asked && a.token.isOfAnother(o.Email) {
+		// The valid token at hand says nothing about the new identity.
+		a.token = token{}
+		if a.expectation.now.Accepts(o.Email.Identity) {
+			// Only a token can now tell whether it is a match.
+			o = a.ask(ctx, true)
+		}
 	}
 	if o.Token.Asked {
 		a.token.keep(o)
@@ -208,9 +217,10 @@ func (a *Agent) beat() {
 	a.heartbeat.Store(&now)
 }
 
-// jitter is a little less than d, so that what is done each d is never late.
-func (a *Agent) jitter(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (1 - 0.1*a.Random()))
+// soon is a little less than d, so that what many agents plan for the same
+// moment is spread, and never late.
+func (a *Agent) soon(d time.Duration) time.Time {
+	return time.Now().Add(time.Duration(float64(d) * (1 - 0.1*a.Random())))
 }
 
 // sleep waits, and reports whether the context still lives.

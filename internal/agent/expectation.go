@@ -59,12 +59,12 @@ func (a *Agent) readExpectation(ctx context.Context) {
 		e.err = err
 		wait := min(a.Interval<<min(e.failures, 10), earlyInterval)
 		e.failures++
-		e.next = time.Now().Add(a.jitter(wait))
+		e.next = a.soon(wait)
 		return
 	}
 	if e.failures > 0 || e.readAt.IsZero() || fmt.Sprint(now) != fmt.Sprint(e.now) {
 		a.Logger.Info("Expected identity", "expected", now.String(), "source", now.Source)
 	}
 	e.now, e.readAt, e.err, e.failures = now, a.Wall(), nil, 0
-	e.next = time.Now().Add(a.jitter(a.ExpectationInterval))
+	e.next = a.soon(a.ExpectationInterval)
 }

@@ -1,0 +1,94 @@
+package agent_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+func TestAValidTokenIsAskedForOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Hour)
+		if n := len(w.tokenProbes); n < 60 || n > 73 {
+			t.Errorf("%d requests for a token in an hour, want 60 to 72", n)
+		}
+		for i := 1; i < len(w.tokenProbes); i++ {
+			if gap := w.tokenProbes[i].Sub(w.tokenProbes[i-1]); gap > time.Minute {
+				t.Errorf("two requests are %s apart, want at most a minute", gap)
+			}
+		}
+	})
+}
+
+func TestATokenIsAskedForEachTime(t *testing.T) {
+	short := gke(app)
+	short.Token.Lifetime = interval - time.Second
+	refused := denied()
+	for name, o := range map[string]identity.Observation{"it expires before the next probe": short, "it was refused": refused, "nobody answers": down()} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, nil)
+				w.answers(o)
+				w.after(10 * time.Minute)
+				if len(w.tokenProbes) != len(w.probes) {
+					t.Errorf("%d of %d probes asked for a token, want all", len(w.tokenProbes), len(w.probes))
+				}
+			})
+		})
+	}
+	t.Run("its interval is that of the probes", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			w := start(t, func(o *agent.Options) { o.TokenInterval = interval })
+			w.after(10 * time.Minute)
+			if len(w.tokenProbes) != len(w.probes) {
+				t.Errorf("%d of %d probes asked for a token, want all", len(w.tokenProbes), len(w.probes))
+			}
+		})
+	})
+}
+
+// A valid token of the one identity says nothing about the other one.
+func TestANewIdentityIsAskedForItsTokenAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) { o.TokenInterval = time.Hour })
+		w.expects(identity.Expect(app, other), nil)
+		w.after(2 * interval)
+		o := denied()
+		o.Email.Identity = other
+		w.answers(o)
+		w.after(interval + time.Second)
+		w.wants(t, identity.TokenDenied)
+		if w.judged[identity.Match] > 3 {
+			t.Errorf("%d matches counted: the old token was taken for the new identity's", w.judged[identity.Match])
+		}
+	})
+}
+
+func TestTokenTimes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.answers(denied())
+		w.after(5*interval + time.Second)
+		if s := w.Snapshot(); !s.TokenExpiry.IsZero() || s.TimeToFirstToken != 0 {
+			t.Errorf("expiry %s and first token after %s, want neither", s.TokenExpiry, s.TimeToFirstToken)
+		}
+		w.answers(gke(app))
+		w.after(interval)
+		got := w.Snapshot()
+		if got.TimeToFirstToken < 5*interval || got.TimeToFirstToken > 6*interval+time.Second {
+			t.Errorf("first token after %s, want that of the sixth probe", got.TimeToFirstToken)
+		}
+		want := w.tokenProbes[len(w.tokenProbes)-1].Add(time.Hour)
+		if !got.TokenExpiry.Equal(want) {
+			t.Errorf("the token expires %s, want %s", got.TokenExpiry, want)
+		}
+		w.after(3 * interval)
+		if s := w.Snapshot(); !s.TokenExpiry.Equal(want) || s.TimeToFirstToken != got.TimeToFirstToken {
+			t.Errorf("expiry moved to %s, first token to %s, without a new token", s.TokenExpiry, s.TimeToFirstToken)
+		}
+	})
+}
