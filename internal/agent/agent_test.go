@@ -26,11 +26,11 @@ func TestTheFirstMatchIsStatedAtOnce(t *testing.T) {
 }
 
 func TestAgentsThatStartTogetherProbeSpreadOut(t *testing.T) {
-	const agents, slots = 15000, 10
+	const agents, slots, intervals = 6000, 10, 5
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
-		probes := make([]int, 8*slots)
+		probes := make([]int, intervals*slots)
 		began := time.Now()
 		count := proberFunc(func() {
 			if slot := int(time.Since(began) / (interval / slots)); slot < len(probes) {
@@ -48,7 +48,7 @@ func TestAgentsThatStartTogetherProbeSpreadOut(t *testing.T) {
 			})
 			go func() { a.Run(ctx); done <- struct{}{} }()
 		}
-		time.Sleep(8 * interval)
+		time.Sleep(intervals * interval)
 		cancel()
 		for range agents {
 			<-done
