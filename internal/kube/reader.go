@@ -10,6 +10,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
@@ -47,8 +48,8 @@ func Reasons() []Reason { return []Reason{Forbidden, NotFound, Timeout, Unavaila
 // closed afterwards, because reads are minutes apart: an idle connection of
 // each node would cost the API server more than a handshake now and then.
 type Reader struct {
-	client metadata.Interface
-	http   *http.Client
+	client    metadata.Interface
+	transport http.RoundTripper
 	// observe is told of each request; the reason is empty if it succeeded.
 	observe func(Resource, Reason)
 }
@@ -57,6 +58,7 @@ type Reader struct {
 func NewReader(c *rest.Config, userAgent string, observe func(Resource, Reason)) (*Reader, error) {
 	c = rest.CopyConfig(c)
 	c.UserAgent = userAgent
+	c.WarningHandler = rest.NoWarnings{} // they would go to standard error, past the log
 	h, err := rest.HTTPClientFor(metadata.ConfigFor(c))
 	if err != nil {
 		return nil, fmt.Errorf("set up the client of the API server: %w", err)
@@ -65,7 +67,7 @@ func NewReader(c *rest.Config, userAgent string, observe func(Resource, Reason))
 	if err != nil {
 		return nil, fmt.Errorf("set up the client of the API server: %w", err)
 	}
-	return &Reader{client: client, http: h, observe: observe}, nil
+	return &Reader{client: client, transport: h.Transport, observe: observe}, nil
 }
 
 // Expectation reads the ServiceAccount and returns the identity that GKE should
@@ -81,7 +83,8 @@ func (r *Reader) Expectation(ctx context.Context, self Self) (identity.Expectati
 // annotations reads the metadata of one ServiceAccount from the API server's
 // watch cache (resourceVersion=0), which costs etcd nothing.
 func (r *Reader) annotations(ctx context.Context, namespace, name string) (map[string]string, error) {
-	defer r.http.CloseIdleConnections()
+	// http.Client.CloseIdleConnections does not reach through client-go's wrappers.
+	defer utilnet.CloseIdleConnectionsFor(r.transport)
 	accounts := schema.GroupVersionResource{Version: "v1", Resource: string(ServiceAccounts)}
 	o, err := r.client.Resource(accounts).Namespace(namespace).Get(ctx, name, metav1.GetOptions{ResourceVersion: "0"})
 	reason := reasonOf(err)
