@@ -35,7 +35,7 @@ lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
 	$(GOLANGCI_LINT) run ./...
 
 generate: ## Write the generated parts of docs/ and README.md again
-	$(GO) test ./internal/docs -update
+	$(GO) test ./docs -update
 
 bench: build ## Measure memory, CPU and scrapes against the floor program (2 minutes)
 	$(BUILD) -o bin/ ./test/bench/floor

@@ -1,0 +1,78 @@
+// Package docs writes the parts of the documentation that the code knows best,
+// and fails when they are out of date. `make generate` writes them again.
+package docs_test
+
+import (
+	"flag"
+	"io"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
+)
+
+var update = flag.Bool("update", false, "write the generated parts again")
+
+func TestGeneratedParts(t *testing.T) {
+	parts := map[string]func(io.Writer){
+		"metrics":       exporter.WriteMarkdown,
+		"configuration": config.WriteMarkdown,
+		"states":        writeStates,
+		"faults":        writeFaults,
+	}
+	for _, tt := range []struct{ file, part string }{
+		{"metrics.md", "metrics"},
+		{"metrics.md", "states"},
+		{"configuration.md", "configuration"},
+		{"simulator.md", "faults"},
+		{"../README.md", "states"},
+		{"../README.md", "metrics"},
+		{"../README.md", "configuration"},
+	} {
+		t.Run(tt.file+" "+tt.part, func(t *testing.T) {
+			text, err := os.ReadFile(tt.file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begin, end := "<!-- begin generated: "+tt.part+" -->\n", "<!-- end generated -->"
+			before, rest, ok := strings.Cut(string(text), begin)
+			had, after, ok2 := strings.Cut(rest, end)
+			if !ok || !ok2 {
+				t.Fatalf("%s lacks the markers of the part %s", tt.file, tt.part)
+			}
+			var want strings.Builder
+			parts[tt.part](&want)
+			if had == want.String() {
+				return
+			}
+			if !*update {
+				t.Fatalf("the part %s of %s is out of date: run `make generate`", tt.part, tt.file)
+			}
+			if err := os.WriteFile(tt.file, []byte(before+begin+want.String()+end+after), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
+func writeStates(w io.Writer) {
+	_, _ = io.WriteString(w, "| state | meaning | the agent accuses |\n|---|---|---|\n")
+	for _, s := range identity.States() {
+		accuses := "no"
+		if s.Accuses() {
+			accuses = "yes"
+		}
+		_, _ = io.WriteString(w, "| `"+string(s)+"` | "+s.Meaning()+" | "+accuses+" |\n")
+	}
+}
+
+func writeFaults(w io.Writer) {
+	_, _ = io.WriteString(w, "| fault | what is wrong |\n|---|---|\n")
+	for _, f := range simulator.Faults() {
+		_, _ = io.WriteString(w, "| `"+f.Name+"` | "+f.Description+" |\n")
+	}
+}

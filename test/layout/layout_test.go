@@ -1,0 +1,71 @@
+// Package layout_test holds the house to its plan: who may import whom, and
+// what must not be linked. The plan is explained in docs/how-it-works.md.
+package layout_test
+
+import (
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/workload-identity-exporter/workload-identity-exporter/"
+
+// allowed are the packages of this module that each room may import. Rooms that
+// are not listed may import none, cmd/workload-identity-exporter may import all.
+var allowed = map[string][]string{
+	"cmd/gke-metadata-simulator": {"internal/simulator"},
+	"internal/config":            {"internal/identity"},
+	"internal/metadata":          {"internal/identity"},
+	"internal/kube":              {"internal/identity"},
+	"internal/agent":             {"internal/identity"},
+	"internal/exporter":          {"internal/agent", "internal/identity", "internal/kube"},
+	"internal/web":               {"internal/agent", "internal/identity"},
+}
+
+func list(t *testing.T, args ...string) []string {
+	t.Helper()
+	out, err := exec.Command("go", append([]string{"list"}, args...)...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+func TestImports(t *testing.T) {
+	ours := map[string]bool{}
+	for _, i := range list(t, module+"...") {
+		ours[strings.TrimPrefix(i, module)] = true
+	}
+	for _, line := range list(t, "-f", `{{.ImportPath}} {{join .Imports " "}}`, module+"cmd/...", module+"internal/...") {
+		imports := strings.Fields(strings.ReplaceAll(line, module, ""))
+		room := imports[0]
+		if room == "cmd/workload-identity-exporter" {
+			continue
+		}
+		for _, i := range imports[1:] {
+			if ours[i] && !slices.Contains(allowed[room], i) {
+				t.Errorf("%s imports %s, which the plan does not allow", room, i)
+			}
+		}
+	}
+}
+
+// The verdict must not depend on anything but its arguments.
+func TestTheVerdictIsPure(t *testing.T) {
+	for _, i := range list(t, "-f", `{{join .Imports "\n"}}`, module+"internal/identity") {
+		if !slices.Contains([]string{"fmt", "slices", "strings", "time"}, i) {
+			t.Errorf("internal/identity imports %s", i)
+		}
+	}
+}
+
+// A program that can execute a template keeps every exported method it links:
+// 3 MB of binary and memory on every node.
+func TestNoTemplatesAreLinked(t *testing.T) {
+	for _, i := range list(t, "-deps", module+"cmd/workload-identity-exporter") {
+		if i == "html/template" || i == "golang.org/x/net/trace" || i == "k8s.io/client-go/kubernetes" {
+			t.Errorf("the exporter links %s", i)
+		}
+	}
+}

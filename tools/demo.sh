@@ -1,0 +1,52 @@
+#!/bin/sh
+# Runs the exporter against the simulator until Ctrl-C. Called by `make demo`.
+set -eu
+metadata=${DEMO_METADATA_ADDRESS:-127.0.0.1:10980}
+control=${DEMO_CONTROL_ADDRESS:-127.0.0.1:10981}
+web=${DEMO_WEB_ADDRESS:-127.0.0.1:10988}
+
+bin/gke-metadata-simulator -metadata-address "$metadata" -control-address "$control" &
+simulator=$!
+# GCE_METADATA_HOST and proxies of this shell play no part: the exporter ignores them.
+WI_LISTEN_ADDRESS="$web" WI_METADATA_HOST="$metadata" WI_EXPECTED_EMAILS=app@demo-project.iam.gserviceaccount.com \
+	WI_PROBE_INTERVAL=2s WI_PROBE_TIMEOUT=1s WI_TOKEN_INTERVAL=2s WI_NODE_NAME=demo-node WI_LOG_FORMAT=text \
+	bin/workload-identity-exporter &
+exporter=$!
+
+# Ctrl-C reaches all processes of the terminal, and each of them stops by itself.
+# A signal to this script alone, or the end of one of the two, ends both.
+stop() {
+	trap '' INT TERM
+	kill $exporter $simulator 2>/dev/null || true
+	wait $exporter $simulator 2>/dev/null || true
+}
+trap 'stop; exit 0' INT TERM
+
+sleep 1 # their first lines come first
+if ! kill -0 $simulator 2>/dev/null || ! kill -0 $exporter 2>/dev/null; then
+	stop
+	echo "demo: one of the two could not start, see above" >&2
+	exit 1
+fi
+cat <<END
+
+  status page   http://$web/
+  metrics       http://$web/metrics
+
+  Break it, from another terminal, and see the state change at the next probe:
+    curl -X PUT $control/fault/bypass       # the node's metadata server answers
+    curl -s $web/metrics | grep '_state{.*1\$'
+  Repair it:
+    curl -X PUT $control/fault/healthy
+  Other faults: curl $control/faults, or bin/gke-metadata-simulator fault NAME
+
+  Ctrl-C stops both.
+
+END
+while kill -0 $simulator 2>/dev/null && kill -0 $exporter 2>/dev/null; do
+	sleep 1 &
+	wait $! || true # so that a signal is seen at once
+done
+stop
+echo "demo: one of the two has ended, see above" >&2
+exit 1
