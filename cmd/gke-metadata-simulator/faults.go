@@ -76,8 +76,7 @@ func ask(ctx context.Context, method, address string) (simulator.Fault, error) {
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	response, err := client.Do(request)
 	if err != nil {
-		var failed *url.Error
-		if errors.As(err, &failed) {
+		if failed, ok := errors.AsType[*url.Error](err); ok {
 			err = failed.Err // without the address, which the caller names
 		}
 		return simulator.Fault{}, err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -24,7 +25,7 @@ func (t *podTable) Set(text string) error {
 	account, gsa, linked := strings.Cut(rest, "=")
 	namespace, name, ok := strings.Cut(account, "/")
 	if !ok || namespace == "" || name == "" || strings.Contains(name, "/") || linked && gsa == "" {
-		return fmt.Errorf("want ADDRESS=NAMESPACE/KSA or ADDRESS=NAMESPACE/KSA=GSA")
+		return errors.New("want ADDRESS=NAMESPACE/KSA or ADDRESS=NAMESPACE/KSA=GSA")
 	}
 	pod := simulator.Pod{Namespace: namespace, ServiceAccount: name, GSA: gsa}
 	if gsa == "principal" {
@@ -35,7 +36,7 @@ func (t *podTable) Set(text string) error {
 	}
 	if address == "*" {
 		if t.fallback != nil {
-			return fmt.Errorf("address * is given twice")
+			return errors.New("address * is given twice")
 		}
 		t.fallback = &pod
 		return nil

@@ -103,8 +103,7 @@ func explain(err error) error {
 
 // cause leaves out what the line says already: the operation and the address.
 func cause(err error) error {
-	var operation *net.OpError
-	if errors.As(err, &operation) {
+	if operation, ok := errors.AsType[*net.OpError](err); ok {
 		return operation.Err
 	}
 	return err

@@ -34,7 +34,7 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 		warnings = append(warnings, tokenErr.Error())
 	}
 	for _, w := range warnings {
-		log.Warn(w)
+		log.Warn("The configuration is doubtful", "warning", w)
 	}
 
 	counters := exporter.NewCounters()

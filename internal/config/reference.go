@@ -33,7 +33,7 @@ func (c Config) Values() []Value {
 	fields := reflect.ValueOf(c)
 	for i, v := range Variables() {
 		text := fmt.Sprint(fields.Field(i).Interface())
-		if list, ok := fields.Field(i).Interface().([]string); ok {
+		if list, ok := reflect.TypeAssert[[]string](fields.Field(i)); ok {
 			text = strings.Join(list, ",")
 		}
 		values = append(values, Value{v.Name, text})
@@ -89,7 +89,7 @@ func escape(s string) string { return strings.ReplaceAll(s, "*", `\*`) }
 func wrap(text string, width int) []string {
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if line != "" && len(line)+1+len(word) > width {
 			lines, line = append(lines, line), ""
 		}

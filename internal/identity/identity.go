@@ -6,6 +6,7 @@
 package identity
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -54,11 +55,11 @@ func Parse(s string) (Identity, error) {
 	id := Identity(strings.ToLower(strings.TrimSpace(s)))
 	switch {
 	case id == "":
-		return "", fmt.Errorf("empty, want an email, a workload pool or a principal")
+		return "", errors.New("empty, want an email, a workload pool or a principal")
 	case len(id) > maxLength:
 		return "", fmt.Errorf("%d bytes, want at most %d", len(id), maxLength)
 	case id.Kind() == "":
-		return "", fmt.Errorf("neither an email, nor a workload pool, nor a principal")
+		return "", errors.New("neither an email, nor a workload pool, nor a principal")
 	}
 	return id, nil
 }

@@ -99,11 +99,15 @@ func TestFromAnnotations(t *testing.T) {
 		{"not annotated, the project is not known", nil, "", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, a project with a domain", nil, "example.com:project", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{
-			"the principal is asked for", map[string]string{identity.AnnotationReturnPrincipal: "true"}, "project",
+			"the principal is asked for",
+			map[string]string{identity.AnnotationReturnPrincipal: "true"},
+			"project",
 			"project.svc.id.goog,project.*.svc.id.goog,principal://*/subject/ns/demo/sa/app", identity.SourceWorkloadPool,
 		},
 		{
-			"the principal is not asked for", map[string]string{identity.AnnotationReturnPrincipal: "false", identity.AnnotationServiceAccount: string(app)}, "project",
+			"the principal is not asked for",
+			map[string]string{identity.AnnotationReturnPrincipal: "false", identity.AnnotationServiceAccount: string(app)},
+			"project",
 			string(app), identity.SourceAnnotation,
 		},
 	}

@@ -1,7 +1,7 @@
 package identity
 
 import (
-	"fmt"
+	"errors"
 	"strings"
 )
 
@@ -19,7 +19,7 @@ func ParsePattern(s string) (Pattern, error) {
 	// With each star replaced by a character of an email, the rest must be one.
 	id, err := Parse(strings.ReplaceAll(p, "*", "x"))
 	if err != nil || id.Kind() != ServiceAccount || !strings.Contains(strings.TrimRight(p, "*."), "@") {
-		return "", fmt.Errorf("want an email, with * for any run of characters, such as *-compute@developer.gserviceaccount.com")
+		return "", errors.New("want an email, with * for any run of characters, such as *-compute@developer.gserviceaccount.com")
 	}
 	return Pattern(p), nil
 }

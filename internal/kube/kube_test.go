@@ -177,7 +177,8 @@ func TestSelfIsReadFromTheToken(t *testing.T) {
 		{
 			"a token of an older Kubernetes, which names no node",
 			jwt(`{"iss":"https://kubernetes.default.svc","kubernetes.io":{"namespace":"demo","pod":{"name":"p"},"serviceaccount":{"name":"app"}}}`),
-			kube.Self{Namespace: "demo", ServiceAccount: "app", Pod: "p"}, false,
+			kube.Self{Namespace: "demo", ServiceAccount: "app", Pod: "p"},
+			false,
 		},
 		{"a token of somebody else", jwt(`{"iss":"https://example.com/projects/x"}`), kube.Self{}, false},
 		{"no token", "secret", kube.Self{}, true},

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"fmt"
+	"maps"
 	"net/http"
 	"path"
 	"slices"
@@ -145,8 +146,6 @@ func (c *capture) WriteHeader(status int)         { c.status = status }
 func (c *capture) Write(text []byte) (int, error) { return c.body.Write(text) }
 
 func (c *capture) writeHeader(w http.ResponseWriter) {
-	for name, values := range c.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), c.header)
 	w.WriteHeader(c.status)
 }

@@ -15,7 +15,7 @@ func control(t *testing.T, s *simulator.Simulator, method, path string, header .
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
-	r := request(t, ctx, method, "http://"+s.ControlAddr().String()+path)
+	r := request(ctx, t, method, "http://"+s.ControlAddr().String()+path)
 	if len(header) == 2 {
 		r.Header.Set(header[0], header[1])
 	}

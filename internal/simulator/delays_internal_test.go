@@ -2,6 +2,7 @@ package simulator
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -29,7 +30,7 @@ func TestADelayEndsWithItsRequest(t *testing.T) {
 			ctx, gone := context.WithTimeout(t.Context(), time.Minute)
 			defer gone()
 			defer func() {
-				if reason := recover(); reason != http.ErrAbortHandler || time.Since(begin) != time.Minute {
+				if reason, _ := recover().(error); !errors.Is(reason, http.ErrAbortHandler) || time.Since(begin) != time.Minute {
 					t.Errorf("got %v after %s, want an abort after a minute", reason, time.Since(begin))
 				}
 			}()

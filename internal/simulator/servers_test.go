@@ -16,7 +16,7 @@ import (
 const ok, missing = http.StatusOK, http.StatusNotFound
 
 func TestPathsOfTheTwoServers(t *testing.T) {
-	const any = "\x00any" // a body that has tests of its own
+	const anything = "\x00any" // a body that has tests of its own
 	tests := []struct {
 		path    string
 		gke     int
@@ -25,34 +25,34 @@ func TestPathsOfTheTwoServers(t *testing.T) {
 		vmBody  string
 	}{
 		{"/", ok, "computeMetadata/\n", ok, "0.1/\ncomputeMetadata/\n"},
-		{"/computeMetadata/", ok, "v1/\n", ok, any},
+		{"/computeMetadata/", ok, "v1/\n", ok, anything},
 		{v1, ok, "instance/\nproject/\n", ok, "instance/\nproject/\n"},
-		{v1 + "instance/", ok, "attributes/\nhostname\nid\nservice-accounts/\nzone\n", ok, any},
-		{v1 + "instance/attributes/", ok, "cluster-location\ncluster-name\ncluster-uid\n", ok, any},
+		{v1 + "instance/", ok, "attributes/\nhostname\nid\nservice-accounts/\nzone\n", ok, anything},
+		{v1 + "instance/attributes/", ok, "cluster-location\ncluster-name\ncluster-uid\n", ok, anything},
 		{v1 + "instance/attributes/cluster-name", ok, "demo", ok, "demo"},
 		{v1 + "instance/attributes/cluster-location", ok, "europe-west1", ok, "europe-west1"},
-		{v1 + "instance/attributes/cluster-uid", ok, any, ok, any},
-		{v1 + "instance/attributes/kube-env", missing, "Not Found\n", ok, any},
-		{v1 + "instance/hostname", ok, "gke-demo-default-pool-1a2b3c4d-x7k9.c.demo-project.internal", ok, any},
+		{v1 + "instance/attributes/cluster-uid", ok, anything, ok, anything},
+		{v1 + "instance/attributes/kube-env", missing, "Not Found\n", ok, anything},
+		{v1 + "instance/hostname", ok, "gke-demo-default-pool-1a2b3c4d-x7k9.c.demo-project.internal", ok, anything},
 		{v1 + "instance/id", ok, "4386175936122954212", ok, "4386175936122954212"},
 		{v1 + "instance/zone", ok, "projects/123456789012/zones/europe-west1-b", ok, "projects/123456789012/zones/europe-west1-b"},
 		{v1 + "instance/name", missing, "Not Found\n", ok, "gke-demo-default-pool-1a2b3c4d-x7k9"},
 		{machine, missing, "Not Found\n", ok, "projects/123456789012/machineTypes/e2-standard-4"},
-		{v1 + "project/", ok, "numeric-project-id\nproject-id\n", ok, any},
+		{v1 + "project/", ok, "numeric-project-id\nproject-id\n", ok, anything},
 		{v1 + "project/project-id", ok, "demo-project", ok, "demo-project"},
 		{v1 + "project/numeric-project-id", ok, "123456789012", ok, "123456789012"},
 		{v1 + "instance/service-accounts/", ok, appGSA + "/\ndefault/\n", ok, nodeGSA + "/\ndefault/\n"},
 		{account, ok, "aliases\nemail\nidentity\nscopes\ntoken\n", ok, "aliases\nemail\nidentity\nscopes\ntoken\n"},
 		{email, ok, appGSA, ok, nodeGSA},
 		{account + "aliases", ok, "default\n", ok, "default\n"},
-		{account + "scopes", ok, any, ok, any},
-		{account + "identity", http.StatusBadRequest, any, http.StatusBadRequest, any},
-		{account + "secrets", missing, "Not Found\n", missing, any},
-		{v1 + "instance/service-accounts/" + appGSA + "/email", ok, appGSA, missing, any},
+		{account + "scopes", ok, anything, ok, anything},
+		{account + "identity", http.StatusBadRequest, anything, http.StatusBadRequest, anything},
+		{account + "secrets", missing, "Not Found\n", missing, anything},
+		{v1 + "instance/service-accounts/" + appGSA + "/email", ok, appGSA, missing, anything},
 		{v1 + "instance/service-accounts/" + nodeGSA + "/email", missing, "Not Found\n", ok, nodeGSA},
-		{v1 + "instance/service-accounts", missing, "Not Found\n", missing, any},
-		{v1 + "instance/service-accounts/default/?recursive=true", ok, any, ok, any},
-		{"/computeMetadata/v2/", missing, "Not Found\n", missing, any},
+		{v1 + "instance/service-accounts", missing, "Not Found\n", missing, anything},
+		{v1 + "instance/service-accounts/default/?recursive=true", ok, anything, ok, anything},
+		{"/computeMetadata/v2/", missing, "Not Found\n", missing, anything},
 	}
 	gke := start(t, simulator.Options{})
 	vm := start(t, simulator.Options{Serve: simulator.ServeVM})
@@ -63,7 +63,7 @@ func TestPathsOfTheTwoServers(t *testing.T) {
 				status     int
 			}{gke: {"GKE", test.gkeBody, test.gke}, vm: {"VM", test.vmBody, test.vm}} {
 				got := ask(t, server, test.path)
-				if got.status != want.status || want.body != any && got.body != want.body {
+				if got.status != want.status || want.body != anything && got.body != want.body {
 					t.Errorf("%s server: got %d %q, want %d %q", want.name, got.status, got.body, want.status, want.body)
 				}
 			}
@@ -87,7 +87,7 @@ func TestPathsOfTheTwoServers(t *testing.T) {
 	})
 	t.Run("asking by another method", func(t *testing.T) {
 		for _, s := range []*simulator.Simulator{gke, vm} {
-			got := do(t, clientFrom("127.0.0.1"), request(t, t.Context(), http.MethodPost, "http://"+s.MetadataAddr().String()+email))
+			got := do(t, clientFrom("127.0.0.1"), request(t.Context(), t, http.MethodPost, "http://"+s.MetadataAddr().String()+email))
 			if got.status != http.StatusMethodNotAllowed {
 				t.Errorf("got %d, want 405", got.status)
 			}
@@ -137,7 +137,7 @@ func TestHeadersAsRecorded(t *testing.T) {
 	})
 	t.Run("without Metadata-Flavor", func(t *testing.T) {
 		for _, s := range []*simulator.Simulator{gke, vm} {
-			r := request(t, t.Context(), http.MethodGet, "http://"+s.MetadataAddr().String()+token)
+			r := request(t.Context(), t, http.MethodGet, "http://"+s.MetadataAddr().String()+token)
 			r.Header.Del("Metadata-Flavor")
 			got := do(t, clientFrom("127.0.0.1"), r)
 			if got.status != http.StatusForbidden || strings.Contains(got.body, secret) {
@@ -265,7 +265,7 @@ func TestTokensAndIdentities(t *testing.T) {
 		}
 	})
 	t.Run("tokens of two processes differ", func(t *testing.T) {
-		if simulator.NewTokens().Secret == simulator.NewTokens().Secret {
+		if one, two := simulator.NewTokens().Secret, simulator.NewTokens().Secret; one == two {
 			t.Error("got the same secret twice")
 		}
 		if !strings.HasPrefix(simulator.NewTokens().Secret, "ya29.simulated-") {

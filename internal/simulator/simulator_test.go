@@ -101,10 +101,10 @@ func askWith(t *testing.T, client *http.Client, s *simulator.Simulator, path str
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	return do(t, client, request(t, ctx, http.MethodGet, "http://"+s.MetadataAddr().String()+path))
+	return do(t, client, request(ctx, t, http.MethodGet, "http://"+s.MetadataAddr().String()+path))
 }
 
-func request(t *testing.T, ctx context.Context, method, address string) *http.Request {
+func request(ctx context.Context, t *testing.T, method, address string) *http.Request {
 	t.Helper()
 	r, err := http.NewRequestWithContext(ctx, method, address, http.NoBody)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/fnv"
 	"regexp"
@@ -40,7 +41,7 @@ func (t Tokens) AccessToken(identity string) string {
 // not be found again by searching for it. The characters are RFC 6750's.
 func (t Tokens) check() error {
 	if !regexp.MustCompile(`^[A-Za-z0-9._~+/=-]+$`).MatchString(t.Secret) {
-		return fmt.Errorf("token: want letters, digits and ._~+/=- only (RFC 6750, section 2.1)")
+		return errors.New("token: want letters, digits and ._~+/=- only (RFC 6750, section 2.1)")
 	}
 	return nil
 }

@@ -88,7 +88,9 @@ func (s *Server) Run(ctx context.Context) error {
 		err = errors.Join(err, s.http.Close())
 		s.options.Logger.Debug("Requests were cut off at the stop", "error", err.Error())
 	}
-	<-serving
+	if err := <-serving; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve HTTP on %s: %w", s.Addr(), err)
+	}
 	return nil
 }
 
