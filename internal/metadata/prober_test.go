@@ -141,7 +141,8 @@ func TestProbeOfEveryFault(t *testing.T) {
 					t.Errorf("the token was printed: %s", printed)
 				}
 			}
-			if printed := fmt.Sprintf("%+v %#v", o, o); strings.Contains(printed, secret) || strings.Contains(printed, "ya29") {
+			v := identity.Judge(identity.Expect(app), nil, o)
+			if printed := fmt.Sprintf("%+v %#v %+v", o, o, v); strings.Contains(printed, secret) || strings.Contains(printed, "ya29") {
 				t.Errorf("the token was printed: %s", printed)
 			}
 		})
