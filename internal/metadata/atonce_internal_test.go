@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -15,7 +16,7 @@ func TestAPanicReachesTheCallerWithoutItsValue(t *testing.T) {
 		says string
 	}{
 		"a value of somebody's": {func() { panic("ya29.secret") }, "a string"},
-		"an error":              {func() { panic(fmt.Errorf("ya29.secret")) }, "a *"},
+		"an error":              {func() { panic(errors.New("ya29.secret")) }, "a *"},
 		"the runtime":           {func() { _ = nothing[3] }, "index out of range"},
 	} {
 		t.Run(name, func(t *testing.T) {
