@@ -11,9 +11,7 @@ import (
 	"io"
 	"log"
 	"os"
-	"os/signal"
 	"runtime/debug"
-	"syscall"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
 )
@@ -57,10 +55,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		return exitUsage
 	}
 
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// After the first signal the next one has its default effect and ends the process at once.
-	context.AfterFunc(ctx, stop)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go stopOnSignal(cancel)
 	if err := serve(ctx, settings, stderr); err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter: %v\n", err)
 		return exitError
@@ -87,7 +84,8 @@ Usage:
   workload-identity-exporter -version   print the version
   workload-identity-exporter -help      print this text
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot run, 2 for a wrong setting.
+Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot run or is ended by a second
+signal, 2 for a wrong setting.
 
 Environment variables:
 `)

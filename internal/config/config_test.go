@@ -91,7 +91,7 @@ func TestAllErrorsAtOnce(t *testing.T) {
 		{"WI_EXPECTED_EMAILS", "app@project", "app@project"},
 		{"WI_EXPECTED_EMAILS", "a@p.iam.gserviceaccount.com,,b@p.iam.gserviceaccount.com", "empty"},
 		{"WI_EXPECTED_EMAILS", "*@p.iam.gserviceaccount.com", "neither"},
-		{"WI_NODE_SERVICE_ACCOUNTS", "*", "none"},
+		{"WI_NODE_SERVICE_ACCOUNTS", "*", "with an @"},
 		{"WI_PROBE_INTERVAL", "10", "10s"},
 		{"WI_PROBE_INTERVAL", "999ms", "less than 1s"},
 		{"WI_PROBE_INTERVAL", "-1s", "less than 1s"},

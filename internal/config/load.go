@@ -150,7 +150,7 @@ func (c Config) NodeAccounts() (identity.NodeAccounts, error) {
 	for _, s := range c.NodeServiceAccounts {
 		p, err := identity.ParsePattern(s)
 		if err != nil {
-			return nil, fmt.Errorf("%q is none", s)
+			return nil, fmt.Errorf("%q: %w", s, err)
 		}
 		n = append(n, p)
 	}

@@ -19,7 +19,7 @@ func ParsePattern(s string) (Pattern, error) {
 	// With each star replaced by a character of an email, the rest must be one.
 	id, err := Parse(strings.ReplaceAll(p, "*", "x"))
 	if err != nil || id.Kind() != ServiceAccount || !strings.Contains(strings.TrimRight(p, "*."), "@") {
-		return "", errors.New("want an email, with * for any run of characters, such as *-compute@developer.gserviceaccount.com")
+		return "", errors.New("not an email, and not a pattern of one with an @ and a domain")
 	}
 	return Pattern(p), nil
 }

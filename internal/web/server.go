@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,7 +47,8 @@ type Server struct {
 // New checks the configuration file and binds the address.
 func New(o Options) (*Server, error) {
 	if err := toolkit.Validate(o.ConfigFile); err != nil {
-		return nil, fmt.Errorf("set up TLS and authentication from WI_WEB_CONFIG_FILE=%q: %w", o.ConfigFile, err)
+		oneLine := strings.Join(strings.Fields(err.Error()), " ") // YAML errors have several
+		return nil, fmt.Errorf("set up TLS and authentication from WI_WEB_CONFIG_FILE=%q: %s", o.ConfigFile, oneLine)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", o.Address)
 	if err != nil {

@@ -242,6 +242,10 @@ func TestWrongSettingsAreToldInOneLine(t *testing.T) {
 	if err := os.WriteFile(broken, []byte("tls_server_config:\n  cert_file: /does/not/exist\n  key_file: /does/not/exist\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	unknown := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(unknown, []byte("tls_config: {}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name string
 		o    web.Options
@@ -249,6 +253,7 @@ func TestWrongSettingsAreToldInOneLine(t *testing.T) {
 	}{
 		{"the port is busy", web.Options{Address: busy.Addr().String()}, []string{"address already in use", "WI_LISTEN_ADDRESS", busy.Addr().String()}},
 		{"no such address", web.Options{Address: "192.0.2.1:1"}, []string{"WI_LISTEN_ADDRESS"}},
+		{"an unknown field", web.Options{Address: "127.0.0.1:0", ConfigFile: unknown}, []string{"WI_WEB_CONFIG_FILE", "tls_config"}},
 		{"no certificate", web.Options{Address: "127.0.0.1:0", ConfigFile: broken}, []string{"WI_WEB_CONFIG_FILE", "/does/not/exist"}},
 	} {
 		_, err := web.New(tt.o)

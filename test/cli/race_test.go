@@ -1,0 +1,6 @@
+//go:build race
+
+package cli_test
+
+// raceDetector tells whether the programs are built with it, as the test itself.
+const raceDetector = true
