@@ -28,6 +28,7 @@ var commands = map[string]func(*testscript.TestScript, bool, []string){
 	"agent":         command(1, agentCommand),
 	"logs":          command(1, logsCommand),
 	"signal":        command(2, signalCommand),
+	"insist":        command(2, insistCommand),
 	"ended":         command(2, endedCommand),
 	"exitcode":      command(2, exitcodeCommand),
 	"stopping":      command(1, stoppingCommand),
@@ -98,6 +99,8 @@ func signalCommand(_ *testscript.TestScript, s *scene, args []string) error {
 }
 
 // program has taken its handler away.
+// insistCommand repeats the signal: the kernel makes one of two that are pending
+// at the same time.
 func insistCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err := signalCommand(ts, s, args); err != nil {
 		return err

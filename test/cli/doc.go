@@ -21,6 +21,8 @@
 //	    prints what the program has written to stderr so far.
 //	signal NAME SIGNAL
 //	    sends TERM or INT to the program.
+//	insist NAME SIGNAL
+//	    sends the signal until the program has ended.
 //	ended NAME CODE|SIGNAL [DURATION]
 //	    waits until the program has ended, and fails unless it ended with the exit
 //	    code or by the signal, and within the duration of the last signal.
