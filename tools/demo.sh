@@ -13,14 +13,25 @@ WI_LISTEN_ADDRESS="$web" WI_METADATA_HOST="$metadata" WI_EXPECTED_EMAILS=app@dem
 	bin/workload-identity-exporter &
 exporter=$!
 
-# Ctrl-C reaches all processes of the terminal, and each of them stops by itself.
-# A signal to this script alone, or the end of one of the two, ends both.
+# Ctrl-C reaches all processes of the terminal, and each of them stops by itself;
+# a second signal would cut that short. So they get two seconds before they get one.
+running() { kill -0 $exporter 2>/dev/null || kill -0 $simulator 2>/dev/null; }
 stop() {
 	trap '' INT TERM
 	kill $exporter $simulator 2>/dev/null || true
 	wait $exporter $simulator 2>/dev/null || true
 }
-trap 'stop; exit 0' INT TERM
+interrupted() {
+	trap '' INT TERM
+	for _ in 1 2 3 4 5 6 7 8 9 10; do
+		running || exit 0
+		sleep 0.2
+	done
+	stop
+	exit 0
+}
+trap interrupted INT
+trap 'stop; exit 0' TERM
 
 sleep 1 # their first lines come first
 if ! kill -0 $simulator 2>/dev/null || ! kill -0 $exporter 2>/dev/null; then

@@ -29,7 +29,6 @@ func TestAgentsThatStartTogetherProbeSpreadOut(t *testing.T) {
 	const agents, slots, intervals = 6000, 10, 5
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // repeatable
 		probes := make([]int, intervals*slots)
 		began := time.Now()
 		count := proberFunc(func() {
@@ -40,11 +39,12 @@ func TestAgentsThatStartTogetherProbeSpreadOut(t *testing.T) {
 		w := &world{expected: identity.Expect(app), judged: map[identity.State]int{}}
 		done := make(chan struct{})
 		turn := make(chan struct{}, 1) // agents share the counters
-		for range agents {
+		for i := range uint64(agents) {
+			random := rand.New(rand.NewPCG(i, 2)) //nolint:gosec // repeatable
 			a := agent.New(agent.Options{
 				Prober: serial{turn, count}, Recorder: w, Expect: w.read, Logger: quiet(), Interval: interval, Timeout: time.Second,
 				TokenInterval: time.Minute, ExpectationInterval: time.Hour,
-				Random: func() float64 { turn <- struct{}{}; defer func() { <-turn }(); return random.Float64() },
+				Random: random.Float64,
 			})
 			go func() { a.Run(ctx); done <- struct{}{} }()
 		}
