@@ -150,7 +150,7 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 		}
 	}
 	if o.Token.Asked {
-		a.token.keep(o)
+		a.token.keep(o, a.Wall())
 	} else {
 		o.Token = a.token.answer
 	}
@@ -183,7 +183,7 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	next.ExpectationRead = a.expectation.readAt
 	next.ExpectationError = a.expectation.err
 	if o.Token.OK() {
-		next.TokenExpiry = a.Wall().Add(a.token.remaining())
+		next.TokenExpiry = a.token.expires
 		if next.TimeToFirstToken == 0 {
 			next.TimeToFirstToken = time.Since(a.started)
 		}

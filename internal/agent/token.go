@@ -9,9 +9,10 @@ import (
 // token is the last answer of the token endpoint. A valid one is asked for less
 // often than the email: IAM and STS pay for tokens, and have quotas.
 type token struct {
-	answer identity.Token
-	at     time.Time
-	of     identity.Identity
+	answer  identity.Token
+	at      time.Time
+	expires time.Time // wall clock
+	of      identity.Identity
 }
 
 // due reports whether the next probe must ask for a token: so early that a
@@ -27,12 +28,9 @@ func (t *token) isOfAnother(e identity.Email) bool {
 	return e.OK() && t.answer.OK() && e.Identity != t.of
 }
 
-func (t *token) keep(o identity.Observation) {
-	t.answer, t.at = o.Token, time.Now()
+func (t *token) keep(o identity.Observation, wall time.Time) {
+	t.answer, t.at, t.expires = o.Token, time.Now(), wall.Add(o.Token.Lifetime)
 	if o.Email.OK() {
 		t.of = o.Email.Identity
 	}
 }
-
-// remaining is how much longer the token is valid.
-func (t *token) remaining() time.Duration { return t.answer.Lifetime - time.Since(t.at) }
