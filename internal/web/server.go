@@ -52,7 +52,7 @@ func New(o Options) (*Server, error) {
 	}
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", o.Address)
 	if err != nil {
-		return nil, fmt.Errorf("%w: set WI_LISTEN_ADDRESS=%q to an address of this host and a free port", err, o.Address)
+		return nil, fmt.Errorf("WI_LISTEN_ADDRESS=%q: %w: want an address of this host and a free port", o.Address, err)
 	}
 	s := &Server{options: o, listener: listener}
 	s.http = &http.Server{
