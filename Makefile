@@ -16,10 +16,10 @@ GOLANGCI_LINT_VERSION := v2.15.0
 TOOLS := $(CURDIR)/bin/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build demo test lint generate bench clean
+.PHONY: help build demo test lint generate bench e2e-datapath clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the exporter and the simulator into bin/
 	$(BUILD) -o bin/ ./cmd/workload-identity-exporter ./cmd/gke-metadata-simulator
@@ -33,8 +33,12 @@ test: ## Run all tests that need only Go (with the race detector if there is a C
 	@# These build and run binaries, which the test cache does not know of.
 	$(GO) test $(RACE) -count=1 ./test/...
 
+e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux, no root)
+	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath
+
 lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
 	$(GOLANGCI_LINT) run ./...
+	cd test/e2e && $(GOLANGCI_LINT) run ./...
 
 generate: ## Write the generated parts of docs/ and README.md again
 	$(GO) test ./docs -update
