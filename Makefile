@@ -33,7 +33,7 @@ test: ## Run all tests that need only Go (with the race detector if there is a C
 	@# These build and run binaries, which the test cache does not know of.
 	$(GO) test $(RACE) -count=1 ./test/...
 
-e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux, no root)
+e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath
 
 lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint

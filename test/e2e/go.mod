@@ -3,6 +3,7 @@ module github.com/workload-identity-exporter/workload-identity-exporter/test/e2e
 go 1.26.0
 
 require (
+	github.com/cilium/ebpf v0.22.0
 	github.com/google/nftables v0.3.0
 	github.com/vishvananda/netlink v1.3.1
 	github.com/vishvananda/netns v0.0.5

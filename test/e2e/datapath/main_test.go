@@ -13,11 +13,19 @@ import (
 	"testing"
 )
 
-// inside is set in the environment of the suite's second process.
-const inside = "DATAPATH_INSIDE"
+// Variables of the environment.
+const (
+	// inside is set for the suite's second process, to the path of the exporter.
+	inside = "DATAPATH_INSIDE"
+	// insideRoot is set if that is root, and not only root of its own user namespace.
+	insideRoot = "DATAPATH_ROOT"
+	// userNamespace set by the caller makes root run the suite as others have to.
+	userNamespace = "DATAPATH_USER_NAMESPACE"
+)
 
-// TestMain runs the suite in a user, a network and a mount namespace of its own,
-// where it is root over nothing but what it makes.
+// TestMain runs the suite in a network and a mount namespace of its own, and for
+// others than root in a user namespace, where they are root over nothing but
+// what they make.
 func TestMain(m *testing.M) {
 	if os.Getenv(inside) != "" {
 		// Tests mostly wait for the next probe.
@@ -51,11 +59,13 @@ func again() int {
 	c := exec.Command(self, os.Args[1:]...)
 	c.Env = append(os.Environ(), inside+"="+exporter)
 	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{
-		Cloneflags:  syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
-		UidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}},
-		GidMappings: []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}},
-		Pdeathsig:   syscall.SIGKILL,
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
+	if os.Getuid() == 0 && os.Getenv(userNamespace) == "" {
+		c.Env = append(c.Env, insideRoot+"=1")
+	} else {
+		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
+		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
 	}
 	err = c.Run()
 	var exit *exec.ExitError

@@ -65,10 +65,29 @@ func (r *rules) redirect() {
 	r.t.Helper()
 	r.add("redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
 		notFrom(uplink), to(linkLocal, 80), []expr.Any{
+			&expr.Counter{},
 			&expr.Immediate{Register: 1, Data: net.ParseIP(gkeAddress).To4()},
 			&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(gkePort)},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
 		})
+}
+
+// hits is how many connections the redirection has met.
+func (r *rules) hits() uint64 {
+	r.t.Helper()
+	found, err := r.node.rules.GetRules(r.table, &nftables.Chain{Name: "redirect", Table: r.table})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var hits uint64
+	for _, rule := range found {
+		for _, e := range rule.Exprs {
+			if counter, ok := e.(*expr.Counter); ok {
+				hits += counter.Packets
+			}
+		}
+	}
+	return hits
 }
 
 // hideSource replaces the source of what arrives at the node's metadata server
