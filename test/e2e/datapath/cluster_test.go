@@ -15,6 +15,7 @@ const (
 	gkeAddress  = "169.254.169.252"
 	gkePort     = 988
 	uplink      = "eth0"
+	serverLink  = "eth1"
 	nodeAddress = "10.0.0.2"
 	outAddress  = "10.0.0.1"
 )
@@ -37,12 +38,20 @@ type cluster struct {
 	nodeSettings  simulator.Node
 }
 
-// newCluster is a cluster as GKE sets it up. What GKE's server answers to the
-// node's own address is not documented: an error by default, or the node's
-// identity if asNode is set.
-func newCluster(t *testing.T, asNode bool) *cluster {
+// setup is in what a cluster differs from one as GKE sets it up.
+type setup struct {
+	// asNode: GKE's server takes the node's address for a Pod with the node's
+	// identity. What it really does is not documented; by default it is an error.
+	asNode bool
+	// forwarded: the server is not on the node itself, so that packets for it pass
+	// the node's postrouting rules.
+	forwarded bool
+}
+
+func newCluster(t *testing.T, s setup) *cluster {
 	t.Helper()
 	c := &cluster{t: t, outside: newHost(t, "outside"), node: newHost(t, "node")}
+	server, address := c.node, gkeAddress
 	connect(t, c.node, uplink, c.outside, "node")
 	c.outside.address(t, "node", outAddress+"/24")
 	c.outside.address(t, "lo", linkLocal+"/32")
@@ -63,15 +72,22 @@ func newCluster(t *testing.T, asNode bool) *cluster {
 		pods[netip.MustParseAddr(network+"2")] = simulator.Pod{Namespace: "demo", ServiceAccount: []string{"app", "other"}[i], GSA: email}
 		c.pods[i] = pod
 	}
-	if asNode {
+	if s.forwarded {
+		server, address = newHost(t, "server"), "10.2.0.2"
+		connect(t, c.node, serverLink, server, "eth0")
+		c.node.address(t, serverLink, "10.2.0.1/24")
+		server.address(t, "eth0", address+"/24")
+		server.route(t, "10.1.0.0/16", "10.2.0.1")
+	}
+	if s.asNode {
 		pods[netip.MustParseAddr(nodeAddress)] = simulator.Pod{Namespace: "kube-system", ServiceAccount: "node", GSA: nodeEmail}
 	}
-	c.rules = newRules(t, c.node)
+	c.rules = newRules(t, c.node, address)
 	c.rules.redirect()
 
 	c.nodeSettings = simulator.DefaultNode("demo-project")
 	c.nodeSettings.ServiceAccount = nodeEmail
-	c.gke = c.serve(t, c.node, simulator.Options{Serve: simulator.ServeGKE, MetadataAddress: gkeAddress + ":988", Pods: pods})
+	c.gke = c.serve(t, server, simulator.Options{Serve: simulator.ServeGKE, MetadataAddress: address + ":988", Pods: pods})
 	c.vm = c.serve(t, c.outside, simulator.Options{Serve: simulator.ServeVM, MetadataAddress: linkLocal + ":80"})
 	return c
 }

@@ -14,8 +14,8 @@ const atMost = 11 * time.Second
 
 func TestFailures(t *testing.T) {
 	tests := []struct {
-		name   string
-		asNode bool // GKE's server takes the node's address for a Pod with the node's identity
+		name  string
+		setup setup
 		// settings of the exporter besides the default ones
 		settings []string
 		fail     func(*cluster)
@@ -39,16 +39,22 @@ func TestFailures(t *testing.T) {
 			repair: func(c *cluster) { c.rules.remove("hide") },
 		},
 		{
-			name: "source NAT: GKE's server takes the Pod for the node", asNode: true,
+			name: "source NAT: GKE's server takes the Pod for the node", setup: setup{asNode: true},
 			fail:  func(c *cluster) { c.rules.hideSource() },
 			state: "mismatch", observed: nodeEmail, server: "gke", within: atMost,
 			repair: func(c *cluster) { c.rules.remove("hide") },
 		},
 		{
-			name: "source NAT: the same, and the node's account is known", asNode: true,
+			name: "source NAT: the same, and the node's account is known", setup: setup{asNode: true},
 			settings: []string{"WI_NODE_SERVICE_ACCOUNTS=nodes@*.iam.gserviceaccount.com"},
 			fail:     func(c *cluster) { c.rules.hideSource() },
 			state:    "node_fallback", observed: nodeEmail, server: "gke", within: atMost,
+			repair: func(c *cluster) { c.rules.remove("hide") },
+		},
+		{
+			name: "source NAT: a masquerade in front of a server that is not on the node", setup: setup{forwarded: true},
+			fail:  func(c *cluster) { c.rules.masquerade() },
+			state: "unavailable", observed: "", server: "gke", within: atMost,
 			repair: func(c *cluster) { c.rules.remove("hide") },
 		},
 		{
@@ -80,7 +86,7 @@ func TestFailures(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, tt.asNode)
+			c := newCluster(t, tt.setup)
 			e := start(t, c.pods[0], tt.settings...)
 			e.awaits(t, "match", time.Now())
 			if s := e.status(t); s.Observed != appEmail || s.Server != "gke" {
@@ -119,7 +125,7 @@ func TestFailures(t *testing.T) {
 // gauge can show it; the counter of single verdicts does.
 func TestAFlappingRedirectionIsCountedAndNotStated(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, false)
+	c := newCluster(t, setup{})
 	e := start(t, c.pods[0])
 	e.awaits(t, "match", time.Now())
 	for deadline := time.Now().Add(patience); ; {
@@ -142,7 +148,7 @@ func TestAFlappingRedirectionIsCountedAndNotStated(t *testing.T) {
 // counted, and no relapse is stated.
 func TestStrayAnswersAfterARepairAreNoRelapse(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, false)
+	c := newCluster(t, setup{})
 	e := start(t, c.pods[0])
 	e.awaits(t, "match", time.Now())
 	c.rules.remove("redirect")
@@ -169,7 +175,7 @@ func TestStrayAnswersAfterARepairAreNoRelapse(t *testing.T) {
 // A bad network is no evidence of anything.
 func TestPacketLossAccusesNobody(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, false)
+	c := newCluster(t, setup{})
 	e := start(t, c.pods[0])
 	e.awaits(t, "match", time.Now())
 	c.rules.lose(30)
@@ -197,7 +203,7 @@ func TestPacketLossAccusesNobody(t *testing.T) {
 // the old identity, after the failure and after the repair.
 func TestAKeptAliveConnectionLiesInBothDirections(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, false)
+	c := newCluster(t, setup{})
 	pod := c.pods[0]
 	client := func() *http.Client {
 		transport := &http.Transport{DialContext: pod.dial}
@@ -217,10 +223,20 @@ func TestAKeptAliveConnectionLiesInBothDirections(t *testing.T) {
 	sees(t, old, nodeEmail) // although the node is repaired
 }
 
+// The rule that is blamed first does nothing by itself: what is delivered on the
+// node never passes postrouting.
+func TestAMasqueradeAloneHidesNoPod(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, setup{})
+	c.rules.masquerade()
+	transport := &http.Transport{DialContext: c.pods[0].dial, DisableKeepAlives: true}
+	sees(t, &http.Client{Transport: transport, Timeout: 5 * time.Second}, appEmail)
+}
+
 // Two Pods of a node are told apart while all is well.
 func TestPodsAreToldApart(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, false)
+	c := newCluster(t, setup{})
 	for i, email := range []string{appEmail, otherEmail} {
 		transport := &http.Transport{DialContext: c.pods[i].dial, DisableKeepAlives: true}
 		sees(t, &http.Client{Transport: transport, Timeout: 5 * time.Second}, email)

@@ -143,7 +143,7 @@ func TestHostRoutingSkipsTheRuleThatStands(t *testing.T) {
 		}
 		t.Skip("loading tc programs needs root")
 	}
-	c := newCluster(t, false)
+	c := newCluster(t, setup{})
 	e := start(t, c.pods[0])
 	e.awaits(t, "match", time.Now())
 	hits := c.rules.hits()

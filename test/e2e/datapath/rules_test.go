@@ -16,11 +16,13 @@ type rules struct {
 	t     *testing.T
 	node  *host
 	table *nftables.Table
+	// server is the address of the metadata server that Pods are redirected to.
+	server string
 }
 
-func newRules(t *testing.T, node *host) *rules {
+func newRules(t *testing.T, node *host, server string) *rules {
 	t.Helper()
-	r := &rules{t: t, node: node, table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "node"}}
+	r := &rules{t: t, node: node, server: server, table: &nftables.Table{Family: nftables.TableFamilyIPv4, Name: "node"}}
 	node.rules.AddTable(r.table)
 	// What leaves the node has its address, as on every node. It also keeps
 	// conntrack in the namespace, without which the kernel would stop translating
@@ -66,7 +68,7 @@ func (r *rules) redirect() {
 	r.add("redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
 		notFrom(uplink), to(linkLocal, 80), []expr.Any{
 			&expr.Counter{},
-			&expr.Immediate{Register: 1, Data: net.ParseIP(gkeAddress).To4()},
+			&expr.Immediate{Register: 1, Data: net.ParseIP(r.server).To4()},
 			&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(gkePort)},
 			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
 		})
@@ -99,6 +101,15 @@ func (r *rules) hideSource() {
 			&expr.Immediate{Register: 1, Data: net.ParseIP(nodeAddress).To4()},
 			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
 		})
+}
+
+// masquerade gives the node's address to what it forwards to the metadata server.
+// It changes nothing while the server is on the node: packets that are delivered
+// there never pass postrouting.
+func (r *rules) masquerade() {
+	r.t.Helper()
+	r.add("hide", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
+		to(r.server, gkePort), []expr.Any{&expr.Masq{}})
 }
 
 // drop discards packets for the node's metadata server.
