@@ -61,13 +61,13 @@ func TestFailures(t *testing.T) {
 			name: "packets are dropped",
 			fail: func(c *cluster) { c.rules.drop() },
 			// Three probes that each last as long as the deadline.
-			state: "unavailable", observed: "", server: "unknown", within: atMost + 9*time.Second,
+			state: "unavailable", observed: "", server: "unknown", within: atMost + 10*time.Second,
 			repair: func(c *cluster) { c.rules.remove("drop") },
 		},
 		{
 			name:  "large packets are lost: the handshake works and the answer does not come",
 			fail:  func(c *cluster) { c.rules.dropAnswers() },
-			state: "unavailable", observed: "", server: "unknown", within: atMost + 9*time.Second,
+			state: "unavailable", observed: "", server: "unknown", within: atMost + 10*time.Second,
 			repair: func(c *cluster) { c.rules.remove("answers") },
 		},
 		{
@@ -130,7 +130,7 @@ func TestAFlappingRedirectionIsCountedAndNotStated(t *testing.T) {
 	e.awaits(t, "match", time.Now())
 	for deadline := time.Now().Add(patience); ; {
 		c.rules.remove("redirect")
-		time.Sleep(400 * time.Millisecond) // shorter than what confirms
+		time.Sleep(250 * time.Millisecond) // shorter than what confirms
 		c.rules.redirect()
 		time.Sleep(400 * time.Millisecond)
 		if n, _ := e.metric(t, `verdicts_total{state="node_fallback"}`); n > 0 {
