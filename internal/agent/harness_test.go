@@ -140,11 +140,12 @@ func (w *world) Panicked()                   { w.mu.Lock(); w.panics++; w.mu.Unl
 func (w *world) wants(t *testing.T, want identity.State) {
 	t.Helper()
 	if got, _ := w.Snapshot().State(); got != want {
-		t.Errorf("after %s the state is %s (%s), want %s", since(t, w), got, w.Snapshot().Verdict.Why, want)
+		t.Errorf("after %s the state is %s (%s), want %s", w.lived(), got, w.Snapshot().Verdict.Why, want)
 	}
 }
 
-func since(_ *testing.T, w *world) time.Duration {
+// lived is the time since the first probe.
+func (w *world) lived() time.Duration {
 	if len(w.probes) == 0 {
 		return 0
 	}

@@ -5,8 +5,8 @@
 // client, which nothing here uses, imports go-conntrack for connection metrics
 // and traces. That links golang.org/x/net/trace, which registers pages made with
 // html/template. A program that can execute a template keeps every exported
-// method of every type, because a template may call any: 3 MB of binary and as
-// much memory on each node (see `make bench`), for pages that are never served.
+// method of every type, because a template may call any: 3 MB of
+// binary and 2 MiB of memory on each node, for pages that are never served.
 //
 // Only what prometheus/common/config refers to is here. Should it refer to more
 // one day, the build fails and says so.

@@ -10,7 +10,7 @@ import (
 //
 // It stands in for html/template: a program that can execute a template keeps
 // every exported method of every type it links, which costs 3 MB of binary and
-// as much memory on each node.
+// 2 MiB of memory on each node.
 type html string
 
 // text is the string as it shall be read.

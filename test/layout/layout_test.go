@@ -61,7 +61,7 @@ func TestTheVerdictIsPure(t *testing.T) {
 }
 
 // A program that can execute a template keeps every exported method it links:
-// 3 MB of binary and memory on every node.
+// 3 MB of binary and 2 MiB of memory on every node.
 func TestNoTemplatesAreLinked(t *testing.T) {
 	for _, i := range list(t, "-deps", module+"cmd/workload-identity-exporter") {
 		if i == "html/template" || i == "golang.org/x/net/trace" || i == "k8s.io/client-go/kubernetes" {

@@ -35,7 +35,6 @@ type cluster struct {
 	pods          [2]*host // the exporter's, and another
 	rules         *rules
 	gke, vm       *simulator.Simulator
-	nodeSettings  simulator.Node
 }
 
 // setup is in what a cluster differs from one as GKE sets it up.
@@ -85,29 +84,28 @@ func newCluster(t *testing.T, s setup) *cluster {
 	c.rules = newRules(t, c.node, address)
 	c.rules.redirect()
 
-	c.nodeSettings = simulator.DefaultNode("demo-project")
-	c.nodeSettings.ServiceAccount = nodeEmail
-	c.gke = c.serve(t, server, simulator.Options{Serve: simulator.ServeGKE, MetadataAddress: address + ":988", Pods: pods})
-	c.vm = c.serve(t, c.outside, simulator.Options{Serve: simulator.ServeVM, MetadataAddress: linkLocal + ":80"})
+	node := simulator.DefaultNode("demo-project")
+	node.ServiceAccount = nodeEmail
+	c.gke = c.serve(server, simulator.Options{Node: node, Serve: simulator.ServeGKE, MetadataAddress: address + ":988", Pods: pods})
+	c.vm = c.serve(c.outside, simulator.Options{Node: node, Serve: simulator.ServeVM, MetadataAddress: linkLocal + ":80"})
 	return c
 }
 
-// serve runs a metadata server in the namespace for the test.
-func (c *cluster) serve(t *testing.T, h *host, o simulator.Options) *simulator.Simulator {
-	t.Helper()
-	o.Node = c.nodeSettings
+// serve runs a metadata server in the namespace until the test ends.
+func (c *cluster) serve(h *host, o simulator.Options) *simulator.Simulator {
+	c.t.Helper()
 	var s *simulator.Simulator
 	err := h.do(func() (err error) { s, err = simulator.New(o); return err })
 	if err != nil {
-		t.Fatalf("serve metadata on %s: %v", h.name, err)
+		c.t.Fatalf("serve metadata on %s: %v", h.name, err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
-	t.Cleanup(func() {
+	c.t.Cleanup(func() {
 		cancel()
 		if err := <-done; err != nil {
-			t.Error(err)
+			c.t.Error(err)
 		}
 	})
 	return s

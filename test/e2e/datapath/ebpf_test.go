@@ -36,15 +36,15 @@ const (
 // masquerade does: two programs at the node's devices take packets for the
 // metadata address past netfilter, from the Pod to the uplink and back, with the
 // node's address as their source. The returned function takes it away.
-func (c *cluster) hostRouting(t *testing.T) (restore func()) {
-	t.Helper()
+func (c *cluster) hostRouting() (restore func()) {
+	c.t.Helper()
 	pod, node, metadata := net.ParseIP("10.1.0.2"), net.ParseIP(nodeAddress), net.ParseIP(linkLocal)
-	out := redirecting(c.index(t, uplink), ipSource, pod, node,
+	out := redirecting(c.index(uplink), ipSource, pod, node,
 		match{ipTarget, asm.Word, number(metadata)}, match{tcpTarget, asm.Half, 80})
-	back := redirecting(c.index(t, "pod0"), ipTarget, node, pod,
+	back := redirecting(c.index("pod0"), ipTarget, node, pod,
 		match{ipSource, asm.Word, number(metadata)}, match{tcpSource, asm.Half, 80})
-	detachOut := c.attach(t, "pod0", out)
-	detachBack := c.attach(t, uplink, back)
+	detachOut := c.attach("pod0", out)
+	detachBack := c.attach(uplink, back)
 	return func() { detachOut(); detachBack() }
 }
 
@@ -103,32 +103,32 @@ func redirecting(device int, address int32, from, to net.IP, matches ...match) a
 func number(ip net.IP) int32 { return int32(binary.BigEndian.Uint32(ip.To4())) }    //nolint:gosec // bits
 func raw(ip net.IP) int32    { return int32(binary.NativeEndian.Uint32(ip.To4())) } //nolint:gosec // bits
 
-func (c *cluster) index(t *testing.T, device string) int {
-	t.Helper()
+func (c *cluster) index(device string) int {
+	c.t.Helper()
 	l, err := c.node.links.LinkByName(device)
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	return l.Attrs().Index
 }
 
 // attach runs the program for what comes in by the device of the node.
-func (c *cluster) attach(t *testing.T, device string, instructions asm.Instructions) (detach func()) {
-	t.Helper()
+func (c *cluster) attach(device string, instructions asm.Instructions) (detach func()) {
+	c.t.Helper()
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.SchedCLS, Instructions: instructions, License: "GPL"})
 	if err != nil {
 		if verifier, ok := errors.AsType[*ebpf.VerifierError](err); ok {
-			t.Fatalf("load the program: %+v", verifier)
+			c.t.Fatalf("load the program: %+v", verifier)
 		}
-		t.Fatalf("load the program: %v", err)
+		c.t.Fatalf("load the program: %v", err)
 	}
 	var attached link.Link
 	err = c.node.do(func() (err error) {
-		attached, err = link.AttachTCX(link.TCXOptions{Interface: c.index(t, device), Program: program, Attach: ebpf.AttachTCXIngress})
+		attached, err = link.AttachTCX(link.TCXOptions{Interface: c.index(device), Program: program, Attach: ebpf.AttachTCXIngress})
 		return err
 	})
 	if err != nil {
-		t.Fatalf("attach the program to %s: %v", device, err)
+		c.t.Fatalf("attach the program to %s: %v", device, err)
 	}
 	return func() { _ = attached.Close(); _ = program.Close() }
 }
@@ -152,7 +152,7 @@ func TestHostRoutingSkipsTheRuleThatStands(t *testing.T) {
 	}
 
 	began := time.Now()
-	restore := c.hostRouting(t)
+	restore := c.hostRouting()
 	hits = c.rules.hits()
 	detected := e.awaits(t, "node_fallback", began)
 	if detected > atMost {
