@@ -25,7 +25,8 @@ type GKE struct {
 	// Tokens makes the access tokens.
 	Tokens Tokens
 
-	// attribute replaces the table when a fault is to confuse it.
+	// attribute replaces the table where Pods come and go, and when a fault is to
+	// confuse the server.
 	attribute func(netip.Addr) (Pod, bool)
 }
 

@@ -22,6 +22,9 @@ type Options struct {
 	Pods map[netip.Addr]Pod
 	// Fallback is the Pod of every other source; nil means an error for them.
 	Fallback *Pod
+	// Lookup finds the Pod of a source, in place of Pods and Fallback, where
+	// Pods come and go. It is called for each request, by many at a time.
+	Lookup func(source netip.Addr) (Pod, bool)
 	// Tokens makes the access tokens. A field that is zero has the value of
 	// NewTokens.
 	Tokens Tokens
@@ -55,7 +58,7 @@ func (o Options) complete() (Options, error) {
 // served is refused, so the other one is there but never asked.
 func (o Options) servers() servers {
 	s := servers{
-		gke: &GKE{Node: o.Node, Pods: o.Pods, Fallback: o.Fallback, Tokens: o.Tokens},
+		gke: &GKE{Node: o.Node, Pods: o.Pods, Fallback: o.Fallback, Tokens: o.Tokens, attribute: o.Lookup},
 		vm:  &VM{Node: o.Node, Tokens: o.Tokens},
 	}
 	s.front = s.gke

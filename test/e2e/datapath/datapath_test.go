@@ -144,6 +144,45 @@ func TestAFlappingRedirectionIsCountedAndNotStated(t *testing.T) {
 	e.stated(t, "match")
 }
 
+// A redirection that is gone for longer than a change takes to be confirmed, and
+// comes back before the next probe, is stated as often as a probe meets it; what
+// no probe confirmed is counted all the same.
+func TestALongerFlapIsStatedAndCounted(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, setup{})
+	e := start(t, c.pods[0])
+	e.awaits(t, "match", time.Now())
+	bypassed := func() int {
+		n := 0
+		for _, s := range e.status(t).Stated() {
+			if s == "node_fallback" {
+				n++
+			}
+		}
+		return n
+	}
+	for deadline := time.Now().Add(patience); bypassed() < 2; {
+		c.rules.remove("redirect")
+		time.Sleep(4 * time.Second)
+		c.rules.redirect()
+		time.Sleep(3 * time.Second)
+		if time.Now().After(deadline) {
+			t.Fatalf("stated %v in %s, want two bypasses", e.status(t).Stated(), patience)
+		}
+	}
+	e.awaits(t, "match", time.Now())
+	for i, s := range e.status(t).Stated() {
+		if want := []string{"match", "node_fallback"}[i%2]; s != want {
+			t.Errorf("stated %v, want match and node_fallback in turns", e.status(t).Stated())
+			break
+		}
+	}
+	// A bypass is stated after three probes that met it.
+	if n, _ := e.metric(t, `verdicts_total{state="node_fallback"}`); n < float64(3*bypassed()) {
+		t.Errorf("%v verdicts node_fallback for %d statements, want at least three for each", n, bypassed())
+	}
+}
+
 // After a repair, single connections can still reach the VM's server. They are
 // counted, and no relapse is stated.
 func TestStrayAnswersAfterARepairAreNoRelapse(t *testing.T) {

@@ -3,18 +3,17 @@ package datapath
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"io"
 	"net"
 	"net/http"
 	"os/exec"
-	"regexp"
 	"slices"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/pages"
 )
 
 // patience is for machines that do many things at once. It bounds waiting only;
@@ -96,18 +95,9 @@ func (e *exporter) get(t *testing.T, path string) string {
 	return string(body)
 }
 
-// metric is the value of a series, NaN-free: ok is false if it is not there.
 func (e *exporter) metric(t *testing.T, series string) (value float64, ok bool) {
 	t.Helper()
-	m := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta("workload_identity_"+series) + ` (\S+)$`).FindStringSubmatch(e.get(t, "/metrics"))
-	if m == nil {
-		return 0, false
-	}
-	value, err := strconv.ParseFloat(m[1], 64)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return value, true
+	return pages.Metric(e.get(t, "/metrics"), series)
 }
 
 // awaits waits for the state, and returns how long after the moment it was entered.
@@ -124,18 +114,10 @@ func (e *exporter) awaits(t *testing.T, state string, since time.Time) time.Dura
 	return 0
 }
 
-// status is what /status.json says.
-type status struct {
-	State    string
-	Observed string
-	Server   string `json:"metadata_server"`
-	Changes  []struct{ To string }
-}
-
-func (e *exporter) status(t *testing.T) status {
+func (e *exporter) status(t *testing.T) pages.Status {
 	t.Helper()
-	var s status
-	if err := json.Unmarshal([]byte(e.get(t, "/status.json")), &s); err != nil {
+	s, err := pages.ParseStatus(e.get(t, "/status.json"))
+	if err != nil {
 		t.Fatal(err)
 	}
 	return s
@@ -144,11 +126,7 @@ func (e *exporter) status(t *testing.T) status {
 // stated fails unless these states, and no others, were stated since the start.
 func (e *exporter) stated(t *testing.T, want ...string) {
 	t.Helper()
-	var got []string
-	for _, c := range e.status(t).Changes {
-		got = append([]string{c.To}, got...)
-	}
-	if !slices.Equal(got, want) {
+	if got := e.status(t).Stated(); !slices.Equal(got, want) {
 		t.Errorf("stated %v, want %v", got, want)
 	}
 }

@@ -1,13 +1,12 @@
 package datapath
 
 import (
-	"net"
 	"testing"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/rule"
 )
 
 // rules are those of a node that a test switches. Each has a chain of its own,
@@ -28,7 +27,7 @@ func newRules(t *testing.T, node *host, server string) *rules {
 	// conntrack in the namespace, without which the kernel would stop translating
 	// connections that exist when the last other rule goes.
 	r.add("masquerade", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
-		leavingBy(uplink), []expr.Any{&expr.Masq{}})
+		rule.LeavingBy(uplink), rule.Masquerade())
 	return r
 }
 
@@ -40,14 +39,10 @@ func (r *rules) flush() {
 }
 
 // add puts a rule into a new chain at the hook.
-func (r *rules) add(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, expressions ...[]expr.Any) {
+func (r *rules) add(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, parts ...[]expr.Any) {
 	r.t.Helper()
 	chain := r.node.rules.AddChain(&nftables.Chain{Name: name, Table: r.table, Type: kind, Hooknum: hook, Priority: priority})
-	var all []expr.Any
-	for _, e := range expressions {
-		all = append(all, e...)
-	}
-	r.node.rules.AddRule(&nftables.Rule{Table: r.table, Chain: chain, Exprs: all})
+	r.node.rules.AddRule(&nftables.Rule{Table: r.table, Chain: chain, Exprs: rule.Of(parts...)})
 	r.flush()
 }
 
@@ -66,12 +61,7 @@ func (r *rules) remove(name string) {
 func (r *rules) redirect() {
 	r.t.Helper()
 	r.add("redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
-		notFrom(uplink), to(linkLocal, 80), []expr.Any{
-			&expr.Counter{},
-			&expr.Immediate{Register: 1, Data: net.ParseIP(r.server).To4()},
-			&expr.Immediate{Register: 2, Data: binaryutil.BigEndian.PutUint16(gkePort)},
-			&expr.NAT{Type: expr.NATTypeDestNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1, RegProtoMin: 2},
-		})
+		rule.NotFrom(uplink), rule.To(linkLocal, 80), rule.Count(), rule.DNAT(r.server, gkePort))
 }
 
 // hits is how many connections the redirection has met.
@@ -82,8 +72,8 @@ func (r *rules) hits() uint64 {
 		r.t.Fatal(err)
 	}
 	var hits uint64
-	for _, rule := range found {
-		for _, e := range rule.Exprs {
+	for _, f := range found {
+		for _, e := range f.Exprs {
 			if counter, ok := e.(*expr.Counter); ok {
 				hits += counter.Packets
 			}
@@ -97,10 +87,7 @@ func (r *rules) hits() uint64 {
 func (r *rules) hideSource() {
 	r.t.Helper()
 	r.add("hide", nftables.ChainTypeNAT, nftables.ChainHookInput, nftables.ChainPriorityNATSource,
-		to(gkeAddress, gkePort), []expr.Any{
-			&expr.Immediate{Register: 1, Data: net.ParseIP(nodeAddress).To4()},
-			&expr.NAT{Type: expr.NATTypeSourceNAT, Family: unix.NFPROTO_IPV4, RegAddrMin: 1},
-		})
+		rule.To(gkeAddress, gkePort), rule.SNAT(nodeAddress))
 }
 
 // masquerade gives the node's address to what it forwards to the metadata server.
@@ -109,21 +96,21 @@ func (r *rules) hideSource() {
 func (r *rules) masquerade() {
 	r.t.Helper()
 	r.add("hide", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource,
-		to(r.server, gkePort), []expr.Any{&expr.Masq{}})
+		rule.To(r.server, gkePort), rule.Masquerade())
 }
 
 // drop discards packets for the node's metadata server.
 func (r *rules) drop() {
 	r.t.Helper()
 	r.add("drop", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter,
-		to(gkeAddress, gkePort), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})
+		rule.To(gkeAddress, gkePort), rule.Drop())
 }
 
 // reject answers them with a reset.
 func (r *rules) reject() {
 	r.t.Helper()
 	r.add("reject", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter,
-		to(gkeAddress, gkePort), []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}})
+		rule.To(gkeAddress, gkePort), rule.Reject())
 }
 
 // dropAnswers discards what the node's metadata server sends in packets of more
@@ -131,57 +118,13 @@ func (r *rules) reject() {
 func (r *rules) dropAnswers() {
 	r.t.Helper()
 	r.add("answers", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter,
-		from(gkeAddress), []expr.Any{
-			&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 2, Len: 2}, // total length
-			&expr.Cmp{Op: expr.CmpOpGt, Register: 1, Data: binaryutil.BigEndian.PutUint16(120)},
-			&expr.Verdict{Kind: expr.VerdictDrop},
-		})
+		rule.From(gkeAddress), rule.Longer(120), rule.Drop())
 }
 
 // lose discards this share, in percent, of the packets for the node's metadata
 // server and of those from it, at random.
 func (r *rules) lose(percent uint32) {
 	r.t.Helper()
-	unlucky := []expr.Any{
-		&expr.Numgen{Register: 1, Modulus: 100, Type: unix.NFT_NG_RANDOM},
-		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
-		&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binaryutil.BigEndian.PutUint32(percent)},
-		&expr.Verdict{Kind: expr.VerdictDrop},
-	}
-	r.add("loss-in", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, to(gkeAddress, gkePort), unlucky)
-	r.add("loss-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, from(gkeAddress), unlucky)
-}
-
-// to matches TCP packets for the address and port.
-func to(address string, port uint16) []expr.Any {
-	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_TCP}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}, // destination address
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(address).To4()},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2}, // destination port
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
-	}
-}
-
-// from matches packets from the address.
-func from(address string) []expr.Any {
-	return []expr.Any{
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}, // source address
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: net.ParseIP(address).To4()},
-	}
-}
-
-// notFrom matches packets that did not come in by the device.
-func notFrom(device string) []expr.Any { return byDevice(expr.MetaKeyIIFNAME, expr.CmpOpNeq, device) }
-
-// leavingBy matches packets that go out by the device.
-func leavingBy(device string) []expr.Any {
-	return byDevice(expr.MetaKeyOIFNAME, expr.CmpOpEq, device)
-}
-
-func byDevice(key expr.MetaKey, op expr.CmpOp, device string) []expr.Any {
-	name := make([]byte, unix.IFNAMSIZ)
-	copy(name, device)
-	return []expr.Any{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: name}}
+	r.add("loss-in", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter, rule.To(gkeAddress, gkePort), rule.Unlucky(percent), rule.Drop())
+	r.add("loss-out", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter, rule.From(gkeAddress), rule.Unlucky(percent), rule.Drop())
 }
