@@ -77,7 +77,7 @@ func New(o Options) *Agent {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	a := &Agent{Options: o, started: time.Now()}
+	a := &Agent{Options: o, started: time.Now(), expectation: newExpectation()}
 	a.published.Store(&Snapshot{
 		Verdict:    identity.Verdict{State: identity.Starting, Server: identity.ServerUnknown, Why: "no probe has finished yet"},
 		Since:      o.Wall(),
@@ -94,17 +94,25 @@ func (a *Agent) Snapshot() *Snapshot { return a.published.Load() }
 // Alive reports whether the loop still turns, whatever it finds out.
 func (a *Agent) Alive() bool { return time.Since(*a.heartbeat.Load()) <= a.patience() }
 
-// Run probes until the context ends.
+// Run probes until the context ends, for the first time at once: until there is
+// a verdict nothing is known about the node, and the Pod is not ready.
 //
-// Agents that start together, on a new release or a new node pool, must not
-// probe together. Each has a random phase within the period and keeps it, with
-// some jitter around it that does not add up: added up, it would let them drift
-// into bunches. Period and jitter together are at most the interval.
+// Agents that start together, on a new release or a new node pool, must not go
+// on probing together. Each has a random phase within the period and keeps it,
+// with some jitter around it that does not add up: added up, it would let them
+// drift into bunches. Period and jitter together are at most the interval.
 func (a *Agent) Run(ctx context.Context) {
+	a.cycle(ctx)
+	// A fresh Pod's metadata server needs some seconds to know it.
+	for wait := time.Second; wait < a.Interval && a.stated().State == identity.Starting; wait *= 2 {
+		if !sleep(ctx, a.within(wait)) {
+			return
+		}
+		a.cycle(ctx)
+	}
 	period, jitter := a.Interval*95/100, float64(a.Interval*5/100)
-	next := time.Now().Add(time.Duration(a.Random() * float64(period)))
+	next := time.Now().Add(time.Duration((1 - a.Random()) * float64(period)))
 	for sleep(ctx, time.Until(next)+time.Duration(a.Random()*jitter)) {
-		a.beat()
 		a.cycle(ctx)
 		// After a cycle that took longer than the period the next one is due at once.
 		next = next.Add(period)
@@ -125,6 +133,7 @@ func (a *Agent) cycle(ctx context.Context) {
 			}
 		}
 	}()
+	a.beat()
 	if a.expectation.due(a.stated().State) {
 		a.readExpectation(ctx)
 	}
@@ -217,10 +226,10 @@ func (a *Agent) beat() {
 	a.heartbeat.Store(&now)
 }
 
-// soon is a little less than d, so that what many agents plan for the same
+// within is a little less than d, so that what many agents plan for the same
 // moment is spread, and never late.
-func (a *Agent) soon(d time.Duration) time.Time {
-	return time.Now().Add(time.Duration(float64(d) * (1 - 0.1*a.Random())))
+func (a *Agent) within(d time.Duration) time.Duration {
+	return time.Duration(float64(d) * (1 - 0.1*a.Random()))
 }
 
 // sleep waits, and reports whether the context still lives.

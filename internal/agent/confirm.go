@@ -33,12 +33,13 @@ func (a *Agent) changes(v identity.Verdict) bool {
 // confirm repeats a probe that would change what is stated until several in a
 // row agree, and returns what may be published: that, or what is stated
 // already. An accusation is first judged again by a fresh expectation, since
-// the annotation may have been changed on purpose.
+// the annotation may have been changed on purpose; what that could explain is
+// not stated while the expectation may not be read.
 func (a *Agent) confirm(ctx context.Context, o identity.Observation, v identity.Verdict) (identity.Observation, identity.Verdict) {
-	agreeing := 0
+	agreeing, fresh := 0, false // fresh: the expectation was read after the verdict
 	for range maxConfirmations {
-		if v.State.Accuses() && a.expectation.mayReadEarly() {
-			a.expectation.earlyAt = time.Now()
+		if v.State.Accuses() && !fresh && a.expectation.early.Allow() {
+			fresh = true
 			a.readExpectation(ctx)
 			if w := identity.Judge(a.expectation.now, a.Nodes, o); !w.Same(v) {
 				v, agreeing = w, 0
@@ -54,9 +55,12 @@ func (a *Agent) confirm(ctx context.Context, o identity.Observation, v identity.
 		if w.Same(v) {
 			agreeing++
 		} else {
-			agreeing = 0
+			agreeing, fresh = 0, false
 		}
 		o, v = next, w
+	}
+	if explained := v.State == identity.Mismatch || v.State == identity.Unbound; explained && !fresh {
+		return o, a.stated()
 	}
 	return o, a.settle(v, agreeing >= confirmations)
 }
@@ -70,6 +74,7 @@ func (a *Agent) settle(v identity.Verdict, confirmed bool) identity.Verdict {
 		return v
 	case stated.State == identity.Starting && inGrace && (!confirmed || v.State.CannotTell()):
 		// A fresh node's metadata server, and a fresh Pod's network, need some seconds.
+		stated.Why = v.Why
 		return stated
 	case confirmed:
 		return v

@@ -5,15 +5,19 @@ import (
 	"fmt"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 const (
 	// expectTimeout bounds a read, which delays the probes meanwhile.
 	expectTimeout = 2 * time.Second
-	// earlyInterval is the least time between two reads that an accusation
-	// causes. 15,000 agents may have reason to accuse at the same moment.
+	// earlyInterval is the time between two reads that accusations cause, beyond
+	// the first earlyBurst. 15,000 agents may have reason to accuse at the same
+	// moment, and an annotation may be changed twice in a minute.
 	earlyInterval = time.Minute
+	earlyBurst    = 3
 )
 
 // expectation is what the loop knows of the expected identity, and when it may
@@ -23,19 +27,20 @@ type expectation struct {
 	readAt time.Time // wall clock, of the last good read
 	err    error     // of the last read
 
-	next     time.Time
+	next     time.Time // when it is read again, if nothing is wrong
+	tried    time.Time // when it was read last, well or not
 	failures int
-	earlyAt  time.Time
+	early    *rate.Limiter
+}
+
+func newExpectation() expectation {
+	return expectation{early: rate.NewLimiter(rate.Every(earlyInterval), earlyBurst)}
 }
 
 // due reports whether the expectation is to be read before the next probe. As
 // long as the agent accuses, it looks every minute whether it still should.
 func (e *expectation) due(stated identity.State) bool {
-	return !time.Now().Before(e.next) || (stated.Accuses() && e.mayReadEarly())
-}
-
-func (e *expectation) mayReadEarly() bool {
-	return e.earlyAt.IsZero() || time.Since(e.earlyAt) >= earlyInterval
+	return !time.Now().Before(e.next) || (stated.Accuses() && time.Since(e.tried) >= earlyInterval)
 }
 
 // readExpectation reads the expectation, and plans the next read: soon after
@@ -49,9 +54,7 @@ func (a *Agent) readExpectation(ctx context.Context) {
 	if ctx.Err() != nil {
 		return
 	}
-	if a.stated().State.Accuses() {
-		e.earlyAt = time.Now()
-	}
+	e.tried = time.Now()
 	if err != nil {
 		if e.err == nil || e.err.Error() != err.Error() {
 			a.Logger.Warn("The expected identity could not be read", "error", err.Error(), "still_used", e.now.String())
@@ -59,12 +62,12 @@ func (a *Agent) readExpectation(ctx context.Context) {
 		e.err = err
 		wait := min(a.Interval<<min(e.failures, 10), earlyInterval)
 		e.failures++
-		e.next = a.soon(wait)
+		e.next = e.tried.Add(a.within(wait))
 		return
 	}
 	if e.failures > 0 || e.readAt.IsZero() || fmt.Sprint(now) != fmt.Sprint(e.now) {
 		a.Logger.Info("Expected identity", "expected", now.String(), "source", now.Source)
 	}
 	e.now, e.readAt, e.err, e.failures = now, a.Wall(), nil, 0
-	e.next = a.soon(a.ExpectationInterval)
+	e.next = e.tried.Add(a.within(a.ExpectationInterval))
 }

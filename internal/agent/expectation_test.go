@@ -36,8 +36,51 @@ func TestAChangedAnnotationAccusesNobody(t *testing.T) {
 	})
 }
 
+// An annotation is changed, and changed again because that was a mistake. What
+// cannot be read again is not accused either.
+func TestAnAnnotationThatIsChangedAgainAndAgainAccusesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Minute)
+		before := len(w.reads)
+		for i := range 30 {
+			id := []identity.Identity{other, app}[i%2]
+			w.expects(identity.Expect(id), nil)
+			w.answers(gke(id))
+			w.after(interval)
+		}
+		w.after(time.Minute)
+		if got := w.changes(); !slices.Equal(got, []identity.State{identity.Match}) {
+			t.Errorf("stated %v, want match alone", got)
+		}
+		if n := len(w.reads) - before; n > 3+6 {
+			t.Errorf("%d reads in six minutes, want three and then one a minute", n)
+		}
+		w.answers(gke(other))
+		w.after(interval + time.Second)
+		w.wants(t, identity.Mismatch)
+	})
+}
+
+// The node's own account is no matter of annotations: it is stated even if the
+// expectation may not be read again yet.
+func TestABypassAfterManyIsStatedAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Millisecond)
+		for range 8 {
+			w.answers(vm(customSA))
+			w.after(interval + time.Second)
+			w.wants(t, identity.NodeFallback)
+			w.answers(gke(app))
+			w.after(interval + time.Second)
+			w.wants(t, identity.Match)
+		}
+	})
+}
+
 // 15,000 agents can have reason to accuse at the same moment.
-func TestAnAccusationReadsAtMostOnceAMinute(t *testing.T) {
+func TestAccusationsReadThreeTimesAndThenOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, nil)
 		w.after(time.Second)
@@ -52,12 +95,14 @@ func TestAnAccusationReadsAtMostOnceAMinute(t *testing.T) {
 		w.after(5 * time.Minute)
 		w.wants(t, identity.NodeFallback)
 		reads := w.reads[before:]
-		if n := len(reads); n < 9 || n > 11 {
-			t.Errorf("%d reads in ten minutes of accusations, want about 10", n)
+		if n := len(reads); n < 9 || n > 13 {
+			t.Errorf("%d reads in ten minutes of accusations, want three and then one a minute", n)
 		}
-		for i := 1; i < len(reads); i++ {
-			if gap := reads[i].Sub(reads[i-1]); gap < time.Minute {
-				t.Errorf("two reads are %s apart, want at least a minute", gap)
+		for i := range reads {
+			for j := range i {
+				if d := reads[i].Sub(reads[j]); i-j+1 > 4+int(d/time.Minute) {
+					t.Errorf("%d reads within %s, want three and then one a minute", i-j+1, d)
+				}
 			}
 		}
 	})

@@ -47,7 +47,7 @@ type world struct {
 	panics      int
 }
 
-// start runs an agent; adjust may change its options. The first probe is at once.
+// start runs an agent; adjust may change its options. The first probe is as soon as time goes by.
 func start(t *testing.T, adjust func(*agent.Options)) *world {
 	t.Helper()
 	w := &world{expected: identity.Expect(app), judged: map[identity.State]int{}}
@@ -65,7 +65,11 @@ func start(t *testing.T, adjust func(*agent.Options)) *world {
 	w.Agent = agent.New(o)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	go func() { defer close(done); w.Run(ctx) }()
+	go func() {
+		defer close(done)
+		time.Sleep(time.Nanosecond) // so that what the test sets now is there before
+		w.Run(ctx)
+	}()
 	w.stop = func() { cancel(); <-done }
 	t.Cleanup(w.stop)
 	return w

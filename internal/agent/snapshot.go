@@ -63,5 +63,6 @@ func (s *Snapshot) State() (identity.State, time.Time) {
 	return s.Verdict.State, s.Since
 }
 
-// Ready reports whether a probe has finished, whatever its verdict.
-func (s *Snapshot) Ready() bool { return !s.LastProbe.IsZero() }
+// Ready reports whether there is a verdict, whatever it is. A rollout that waits
+// for it never leaves a second node without one.
+func (s *Snapshot) Ready() bool { return s.Verdict.State != identity.Starting }

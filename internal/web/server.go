@@ -125,11 +125,11 @@ func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) {
 	fmt.Fprintln(w, "ok")
 }
 
-// ready tells that a probe has finished, whatever its verdict: an agent on a
-// broken node is ready to say so.
+// ready tells that there is a verdict, whatever it is: an agent on a broken node
+// is ready to say so.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
-	if !s.options.Snapshot().Ready() {
-		http.Error(w, "no probe has finished yet", http.StatusServiceUnavailable)
+	if now := s.options.Snapshot(); !now.Ready() {
+		http.Error(w, "no verdict yet: "+now.Verdict.Why, http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")
