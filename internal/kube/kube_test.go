@@ -98,13 +98,19 @@ func TestAReadIsOneRequestToTheWatchCache(t *testing.T) {
 	if r.UserAgent() != "test/1" {
 		t.Errorf("User-Agent %q, want test/1", r.UserAgent())
 	}
-	// An idle connection for each node would burden the API server.
+	c.leavesNothing(t)
+}
+
+// leavesNothing fails unless all connections are closed: one for each node, and idle,
+// would burden the API server.
+func (c *cluster) leavesNothing(t *testing.T) {
+	t.Helper()
 	deadline := time.Now().Add(5 * time.Second)
 	for c.Connections() > 0 && time.Now().Before(deadline) {
 		time.Sleep(time.Millisecond) // the server notices a little later
 	}
 	if n := c.Connections(); n != 0 {
-		t.Errorf("%d connections stay open after the reads, want none", n)
+		t.Errorf("%d connections stay open after a read, want none", n)
 	}
 }
 
@@ -118,21 +124,29 @@ func TestFailuresSayWhatToDo(t *testing.T) {
 		says    []string
 	}{
 		{http.StatusForbidden, 0, 5 * time.Second, kube.Forbidden, []string{"demo/app", "verb get", "WI_EXPECTED_EMAILS"}},
-		{http.StatusUnauthorized, 0, 5 * time.Second, kube.Forbidden, []string{"demo/app"}},
+		{http.StatusUnauthorized, 0, 5 * time.Second, kube.Forbidden, []string{"demo/app", "refuses the token"}},
 		{http.StatusNotFound, 0, 5 * time.Second, kube.NotFound, []string{"demo/app", "WI_SERVICE_ACCOUNT"}},
+		{http.StatusTooManyRequests, 0, 5 * time.Second, kube.Throttled, []string{"demo/app"}},
+		{kubetest.Cut, 0, 5 * time.Second, kube.Unavailable, []string{"demo/app"}},
 		{http.StatusInternalServerError, 0, 5 * time.Second, kube.Unavailable, []string{"demo/app"}},
 		{http.StatusOK, time.Minute, 100 * time.Millisecond, kube.Timeout, []string{"demo/app"}},
 	} {
 		c.Answer(tt.status, tt.delay)
 		c.reasons = nil
+		before := len(c.Requests())
 		e, err := c.read(t, tt.timeout)
 		if err == nil || e.Known() {
 			t.Errorf("status %d: expectation %q without an error", tt.status, e)
 			continue
 		}
-		if len(c.reasons) == 0 || c.reasons[0] != tt.reason {
+		if len(c.reasons) != 1 || c.reasons[0] != tt.reason {
 			t.Errorf("status %d: observed reasons %q, want %s", tt.status, c.reasons, tt.reason)
 		}
+		// An API server that is in trouble must not be asked again at once.
+		if n := len(c.Requests()) - before; n != 1 {
+			t.Errorf("status %d: %d requests, want 1", tt.status, n)
+		}
+		c.leavesNothing(t)
 		for _, part := range tt.says {
 			if !strings.Contains(err.Error(), part) {
 				t.Errorf("status %d: error %q lacks %q", tt.status, err, part)

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -13,6 +12,7 @@ import (
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
@@ -35,6 +35,8 @@ const (
 	Forbidden Reason = "forbidden"
 	// NotFound: there is no such object.
 	NotFound Reason = "not_found"
+	// Throttled: the API server has too much to do (429).
+	Throttled Reason = "throttled"
 	// Timeout: no answer by the deadline.
 	Timeout Reason = "timeout"
 	// Unavailable: everything else, such as an API server that is not reached.
@@ -42,32 +44,32 @@ const (
 )
 
 // Reasons lists all reasons.
-func Reasons() []Reason { return []Reason{Forbidden, NotFound, Timeout, Unavailable} }
+func Reasons() []Reason { return []Reason{Forbidden, NotFound, Throttled, Timeout, Unavailable} }
 
-// Reader reads single objects. Each read is a request on a connection that is
-// closed afterwards, because reads are minutes apart: an idle connection of
+// Reader reads single objects. Each read is one request on one connection, which
+// is closed afterwards, because reads are minutes apart: an idle connection of
 // each node would cost the API server more than a handshake now and then.
 type Reader struct {
-	client    metadata.Interface
-	transport http.RoundTripper
+	client *rest.RESTClient
 	// observe is told of each request; the reason is empty if it succeeded.
 	observe func(Resource, Reason)
 }
 
 // NewReader returns a reader that tells observe of each request.
 func NewReader(c *rest.Config, userAgent string, observe func(Resource, Reason)) (*Reader, error) {
-	c = rest.CopyConfig(c)
+	c = metadata.ConfigFor(c) // a copy
+	c.APIPath = "/api"
+	c.GroupVersion = &schema.GroupVersion{Version: "v1"}
 	c.UserAgent = userAgent
 	c.WarningHandler = rest.NoWarnings{} // they would go to standard error, past the log
-	h, err := rest.HTTPClientFor(metadata.ConfigFor(c))
+	// A connection of HTTP/2 outlives a request that gets no answer, and the next
+	// read would hang on it as well.
+	c.NextProtos = []string{"http/1.1"}
+	client, err := rest.RESTClientFor(c)
 	if err != nil {
 		return nil, fmt.Errorf("set up the client of the API server: %w", err)
 	}
-	client, err := metadata.NewForConfigAndClient(c, h)
-	if err != nil {
-		return nil, fmt.Errorf("set up the client of the API server: %w", err)
-	}
-	return &Reader{client: client, transport: h.Transport, observe: observe}, nil
+	return &Reader{client: client, observe: observe}, nil
 }
 
 // Expectation reads the ServiceAccount and returns the identity that GKE should
@@ -84,15 +86,27 @@ func (r *Reader) Expectation(ctx context.Context, self Self) (identity.Expectati
 // watch cache (resourceVersion=0), which costs etcd nothing.
 func (r *Reader) annotations(ctx context.Context, namespace, name string) (map[string]string, error) {
 	// http.Client.CloseIdleConnections does not reach through client-go's wrappers.
-	defer utilnet.CloseIdleConnectionsFor(r.transport)
-	accounts := schema.GroupVersionResource{Version: "v1", Resource: string(ServiceAccounts)}
-	o, err := r.client.Resource(accounts).Namespace(namespace).Get(ctx, name, metav1.GetOptions{ResourceVersion: "0"})
+	defer utilnet.CloseIdleConnectionsFor(r.client.Client.Transport)
+	ctx = klog.NewContext(ctx, klog.Logger{}) // client-go would also log errors, past the log
+	o, err := r.client.Get().Namespace(namespace).Resource(string(ServiceAccounts)).Name(name).
+		Param("resourceVersion", "0").
+		SetHeader("Accept", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").
+		// By default client-go sends a GET up to ten more times, a second apart, when
+		// the answer has a Retry-After, as that of an API server which rejects
+		// requests because it is overloaded, or when the connection breaks.
+		// 15,000 agents must not do that; each tries again later by itself.
+		MaxRetries(0).
+		Do(ctx).Get()
+	account, ok := o.(*metav1.PartialObjectMetadata)
+	if err == nil && !ok {
+		err = fmt.Errorf("the answer is a %T", o)
+	}
 	reason := reasonOf(err)
 	r.observe(ServiceAccounts, reason)
 	if err != nil {
-		return nil, fmt.Errorf("read ServiceAccount %s/%s: %s%w", namespace, name, hint(reason, namespace, name), err)
+		return nil, fmt.Errorf("read ServiceAccount %s/%s: %s%w", namespace, name, hint(err, namespace, name), err)
 	}
-	return o.Annotations, nil
+	return account.Annotations, nil
 }
 
 func reasonOf(err error) Reason {
@@ -104,6 +118,8 @@ func reasonOf(err error) Reason {
 		return Forbidden
 	case apierrors.IsNotFound(err):
 		return NotFound
+	case apierrors.IsTooManyRequests(err):
+		return Throttled
 	case errors.Is(err, context.DeadlineExceeded), apierrors.IsTimeout(err), errors.As(err, &timeout) && timeout.Timeout():
 		return Timeout
 	}
@@ -111,13 +127,14 @@ func reasonOf(err error) Reason {
 }
 
 // hint is what to do about a failure that does not pass by itself.
-func hint(r Reason, namespace, name string) string {
-	switch r {
-	case Forbidden:
+func hint(err error, namespace, name string) string {
+	switch {
+	case apierrors.IsUnauthorized(err):
+		return "the API server refuses the token of this Pod, start the Pod again if its ServiceAccount was deleted meanwhile: "
+	case apierrors.IsForbidden(err):
 		return fmt.Sprintf("allow the verb get on the ServiceAccount %s by a Role in the namespace %s, or set WI_EXPECTED_EMAILS: ", name, namespace)
-	case NotFound:
+	case apierrors.IsNotFound(err):
 		return "set WI_POD_NAMESPACE and WI_SERVICE_ACCOUNT to those of this Pod: "
-	case Timeout, Unavailable:
 	}
 	return ""
 }

@@ -26,6 +26,9 @@ const (
 	Project        = "demo-project"
 )
 
+// Cut is the status with which the server closes the connection instead of answering.
+const Cut = 0
+
 // Server is an API server with the ServiceAccount demo/app.
 type Server struct {
 	// Directory holds the files token and ca.crt.
@@ -87,7 +90,7 @@ func (s *Server) Annotate(annotations map[string]string) {
 }
 
 // Answer makes the server answer with the status, after the delay or when the
-// client has gone.
+// client has gone. With 429 it says when to come again, as the real one does.
 func (s *Server) Answer(status int, delay time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -120,6 +123,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	path := "/api/v1/namespaces/" + Namespace + "/serviceaccounts/" + ServiceAccount
 	switch {
+	case status == Cut:
+		panic(http.ErrAbortHandler)
 	case r.Header.Get("Authorization") != "Bearer "+Token():
 		refuse(w, http.StatusUnauthorized)
 	case status != http.StatusOK:
@@ -136,7 +141,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 
 // refuse answers as the API server does, with a Status.
 func refuse(w http.ResponseWriter, code int) {
-	reason := map[int]string{http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusNotFound: "NotFound"}[code]
+	reason := map[int]string{
+		http.StatusUnauthorized: "Unauthorized", http.StatusForbidden: "Forbidden", http.StatusNotFound: "NotFound",
+		http.StatusTooManyRequests: "TooManyRequests",
+	}[code]
+	if code == http.StatusTooManyRequests {
+		w.Header().Set("Retry-After", "1")
+	}
 	answer(w, code, map[string]any{
 		"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
 		"message": "serviceaccounts \"" + ServiceAccount + "\": " + http.StatusText(code),
