@@ -16,13 +16,19 @@ GOLANGCI_LINT_VERSION := v2.15.0
 TOOLS := $(CURDIR)/bin/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
 
-.PHONY: help build demo test lint generate bench e2e-datapath clean
+# $(call pack,NAME,BINARY,USER) packs a static binary into bin/images/NAME.tar.
+pack = cd tools && $(GO) run ./imagetar -tag workload-identity-exporter.local/$(1):test -user $(3) -out $(CURDIR)/bin/images/$(1).tar $(CURDIR)/$(2)
+
+.PHONY: help build image-tar demo test lint generate bench e2e-datapath e2e-cluster e2e-kube clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the exporter and the simulator into bin/
 	$(BUILD) -o bin/ ./cmd/workload-identity-exporter ./cmd/gke-metadata-simulator
+
+image-tar: build ## Pack the exporter into bin/images/exporter.tar, a container image, without a container engine
+	$(call pack,exporter,bin/workload-identity-exporter,65532:65532)
 
 demo: build ## Run the exporter against the simulator until Ctrl-C
 	@sh tools/demo.sh
@@ -36,9 +42,18 @@ test: ## Run all tests that need only Go (with the race detector if there is a C
 e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath
 
+e2e-kube: ## Prove the Kubernetes side against the API server that KUBECONFIG names
+	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./kube
+
+e2e-cluster: image-tar ## Prove the image in the test cluster that KUBECONFIG names (images get there by E2E_LOAD_IMAGE)
+	cd test/e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/e2e-node ./cluster/node
+	$(call pack,e2e-node,bin/e2e-node,0:0)
+	cd test/e2e && $(GO) test -count=1 -timeout 20m -v ./cluster
+
 lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
 	$(GOLANGCI_LINT) run ./...
 	cd test/e2e && $(GOLANGCI_LINT) run ./...
+	cd tools && $(GOLANGCI_LINT) run ./...
 
 generate: ## Write the generated parts of docs/ and README.md again
 	$(GO) test ./docs -update
