@@ -108,6 +108,10 @@ func TestListOfFaults(t *testing.T) {
 func TestStatsInJSON(t *testing.T) {
 	s := start(t, simulator.Options{Fault: simulator.Fault{Name: "flap", Every: time.Minute}})
 	ask(t, s, email)
+	// Bytes are counted after they were sent, which the client may be the first to know.
+	for deadline := time.Now().Add(10 * time.Second); s.BytesWritten() == 0 && time.Now().Before(deadline); {
+		time.Sleep(time.Millisecond)
+	}
 	var got simulator.Stats
 	text := control(t, s, http.MethodGet, "/stats").body
 	if err := json.Unmarshal([]byte(text), &got); err != nil {
