@@ -155,6 +155,9 @@ func TestFailuresSayWhatToDo(t *testing.T) {
 		if strings.Contains(err.Error(), "\n") {
 			t.Errorf("status %d: error %q is not one line", tt.status, err)
 		}
+		if claims := strings.Split(kubetest.Token(), ".")[1]; strings.Contains(err.Error(), claims) {
+			t.Errorf("status %d: the error quotes the token", tt.status)
+		}
 	}
 	c.Close()
 	c.reasons = nil
