@@ -15,11 +15,18 @@ RACE := $(if $(or $(CI),$(shell command -v $(CC) 2>/dev/null)),-race)
 GOLANGCI_LINT_VERSION := v2.15.0
 TOOLS := $(CURDIR)/bin/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+# The module's version of Prometheus 3.16.0, the last one that installs with Go alone.
+PROMETHEUS_VERSION := v0.316.0
+PROMETHEUS := $(TOOLS)/prometheus-$(PROMETHEUS_VERSION)
+PROMTOOL := $(TOOLS)/promtool-$(PROMETHEUS_VERSION)
+ALERTMANAGER_VERSION := v0.31.1
+ALERTMANAGER := $(TOOLS)/alertmanager-$(ALERTMANAGER_VERSION)
+AMTOOL := $(TOOLS)/amtool-$(ALERTMANAGER_VERSION)
 
 # $(call pack,NAME,BINARY,USER) packs a static binary into bin/images/NAME.tar.
 pack = cd tools && $(GO) run ./imagetar -tag workload-identity-exporter.local/$(1):test -user $(3) -out $(CURDIR)/bin/images/$(1).tar $(CURDIR)/$(2)
 
-.PHONY: help build image-tar demo test lint generate bench e2e-datapath e2e-cluster e2e-kube clean
+.PHONY: help build image-tar demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,11 +40,17 @@ image-tar: build ## Pack the exporter into bin/images/exporter.tar, a container 
 demo: build ## Run the exporter against the simulator until Ctrl-C
 	@sh tools/demo.sh
 
-test: ## Run all tests that need only Go (with the race detector if there is a C compiler)
+test: test-alerts ## Run all tests that need only Go (with the race detector if there is a C compiler)
 	@$(if $(RACE),,echo "make test: no C compiler, so the race detector is off" >&2;) $(GO) vet ./...
 	$(GO) test $(RACE) ./cmd/... ./internal/... ./docs/...
 	@# These build and run binaries, which the test cache does not know of.
 	$(GO) test $(RACE) -count=1 ./test/...
+
+test-alerts: $(PROMTOOL) $(AMTOOL) ## Test the alert rules with promtool, and the Alertmanager example with amtool
+	cd tools && $(GO) vet ./... && $(GO) test ./...
+	$(PROMTOOL) check rules --lint=all --lint-fatal alerts/workload-identity.rules.yaml
+	$(PROMTOOL) test rules alerts/tests/*.test.yaml
+	AMTOOL=$(AMTOOL) sh alerts/tests/alertmanager.sh
 
 e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath
@@ -55,7 +68,8 @@ lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
 	cd test/e2e && $(GOLANGCI_LINT) run ./...
 	cd tools && $(GOLANGCI_LINT) run ./...
 
-generate: ## Write the generated parts of docs/ and README.md again
+generate: ## Render the alert rules, and write the generated parts of docs/ and README.md again
+	cd tools && $(GO) run ./rules
 	$(GO) test ./docs -update
 
 bench: build ## Measure memory, CPU and scrapes against the floor program (2 minutes)
@@ -70,3 +84,20 @@ $(GOLANGCI_LINT):
 	@mkdir -p $(TOOLS)
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv $(TOOLS)/golangci-lint $@
+
+# Without service discoveries that nobody needs here: one of them asks for a
+# module that is not published everywhere.
+$(PROMTOOL): $(PROMETHEUS)
+$(PROMETHEUS):
+	@mkdir -p $(TOOLS)
+	CGO_ENABLED=0 GOBIN=$(TOOLS) $(GO) install -tags remove_all_sd,enable_kubernetes_sd,enable_dns_sd \
+		-ldflags "-s -w -X github.com/prometheus/common/version.Version=3.16.0" \
+		github.com/prometheus/prometheus/cmd/prometheus@$(PROMETHEUS_VERSION) github.com/prometheus/prometheus/cmd/promtool@$(PROMETHEUS_VERSION)
+	@mv $(TOOLS)/promtool $(PROMTOOL) && mv $(TOOLS)/prometheus $(PROMETHEUS)
+
+$(AMTOOL): $(ALERTMANAGER)
+$(ALERTMANAGER):
+	@mkdir -p $(TOOLS)
+	CGO_ENABLED=0 GOBIN=$(TOOLS) $(GO) install -ldflags "-s -w" \
+		github.com/prometheus/alertmanager/cmd/alertmanager@$(ALERTMANAGER_VERSION) github.com/prometheus/alertmanager/cmd/amtool@$(ALERTMANAGER_VERSION)
+	@mv $(TOOLS)/amtool $(AMTOOL) && mv $(TOOLS)/alertmanager $(ALERTMANAGER)

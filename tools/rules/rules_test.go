@@ -1,0 +1,213 @@
+package main
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/prometheus/prometheus/promql/parser"
+	"sigs.k8s.io/yaml"
+)
+
+const repository = "../.."
+
+func TestWhatIsCommittedIsRendered(t *testing.T) {
+	if err := run(repository, true); err != nil {
+		t.Error(err)
+	}
+}
+
+func read(t *testing.T, path string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(repository + "/" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// rules are those of the plain form.
+func rules(t *testing.T) []monitoringv1.RuleGroup {
+	t.Helper()
+	var spec monitoringv1.PrometheusRuleSpec
+	if err := yaml.UnmarshalStrict(read(t, "alerts/workload-identity.rules.yaml"), &spec); err != nil {
+		t.Fatal(err)
+	}
+	return spec.Groups
+}
+
+func TestPrometheusOperatorReadsItsForm(t *testing.T) {
+	var rule monitoringv1.PrometheusRule
+	if err := yaml.UnmarshalStrict(read(t, "deploy/kustomize/overlays/prometheus-operator/prometheusrule.yaml"), &rule); err != nil {
+		t.Fatal(err)
+	}
+	if rule.APIVersion != "monitoring.coreos.com/v1" || rule.Kind != monitoringv1.PrometheusRuleKind {
+		t.Errorf("%s %s, want a PrometheusRule", rule.APIVersion, rule.Kind)
+	}
+	if got, want := marshal(t, rule.Spec.Groups), marshal(t, rules(t)); got != want {
+		t.Error("its groups are not those of the plain form")
+	}
+}
+
+// The types of Google Cloud Managed Service for Prometheus are not published as a
+// module that could be had; these are the fields of its documentation.
+type clusterRulesForm struct {
+	APIVersion string         `json:"apiVersion"`
+	Kind       string         `json:"kind"`
+	Metadata   map[string]any `json:"metadata"`
+	Spec       struct {
+		Groups []struct {
+			Name     string `json:"name"`
+			Interval string `json:"interval"`
+			Rules    []struct {
+				Record      string            `json:"record,omitempty"`
+				Alert       string            `json:"alert,omitempty"`
+				Expr        string            `json:"expr"`
+				For         string            `json:"for,omitempty"`
+				Labels      map[string]string `json:"labels,omitempty"`
+				Annotations map[string]string `json:"annotations,omitempty"`
+			} `json:"rules"`
+		} `json:"groups"`
+	} `json:"spec"`
+}
+
+func TestManagedPrometheusReadsItsForm(t *testing.T) {
+	var form clusterRulesForm
+	if err := yaml.UnmarshalStrict(read(t, "deploy/kustomize/overlays/gmp/clusterrules.yaml"), &form); err != nil {
+		t.Fatal(err)
+	}
+	if form.Kind != "ClusterRules" || form.APIVersion != "monitoring.googleapis.com/v1" {
+		t.Errorf("%s %s, want ClusterRules", form.APIVersion, form.Kind)
+	}
+	plain := rules(t)
+	for i := range plain {
+		for j := range plain[i].Rules {
+			plain[i].Rules[j].KeepFiringFor = nil
+		}
+	}
+	if got, want := marshal(t, form.Spec.Groups), marshal(t, plain); got != want {
+		t.Errorf("its groups are not those of the plain form without keep_firing_for:\n%s\n%s", got, want)
+	}
+}
+
+func marshal(t *testing.T, value any) string {
+	t.Helper()
+	text, err := yaml.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// A rule that loses the cluster mixes clusters, or matches nodes of different
+// ones that have the same name.
+func TestEveryAggregationAndMatchKeepsTheCluster(t *testing.T) {
+	each(t, func(name string, expr parser.Expr) {
+		parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+			switch n := n.(type) {
+			case *parser.AggregateExpr:
+				if n.Without == slices.Contains(n.Grouping, "cluster") {
+					t.Errorf("%s: %s loses the cluster", name, n)
+				}
+			case *parser.BinaryExpr:
+				if m := n.VectorMatching; m != nil && m.On != slices.Contains(m.MatchingLabels, "cluster") {
+					t.Errorf("%s: %s does not match the cluster", name, n)
+				}
+			}
+			return nil
+		})
+	})
+}
+
+// external are the series that others export.
+var external = []string{"up", "kube_node_labels", "kube_node_spec_unschedulable", "kube_pod_info"}
+
+// planned are those that the exporter will have.
+var planned = []string{"workload_identity_suspected_cause"}
+
+func TestEverySeriesIsExportedOrRecorded(t *testing.T) {
+	known := slices.Concat(external, planned)
+	for _, m := range regexp.MustCompile("(?m)^\\| `(workload_identity_\\w+)`").FindAllStringSubmatch(string(read(t, "docs/metrics.md")), -1) {
+		known = append(known, m[1])
+	}
+	each(t, func(name string, _ parser.Expr) { known = append(known, name) })
+	suffix := regexp.MustCompile(`_(bucket|count|sum)$`)
+	each(t, func(name string, expr parser.Expr) {
+		parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+			if s, ok := n.(*parser.VectorSelector); ok && !slices.Contains(known, s.Name) && !slices.Contains(known, suffix.ReplaceAllString(s.Name, "")) {
+				t.Errorf("%s asks for %s, which nobody exports", name, s.Name)
+			}
+			return nil
+		})
+	})
+}
+
+// each calls f with the name and the expression of each rule.
+func each(t *testing.T, f func(name string, expr parser.Expr)) {
+	t.Helper()
+	for _, g := range rules(t) {
+		for _, r := range g.Rules {
+			expr, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr.String())
+			if err != nil {
+				t.Fatalf("%s%s: %v", r.Record, r.Alert, err)
+			}
+			f(r.Record+r.Alert, expr)
+		}
+	}
+}
+
+// The chart's template is the same text when Helm puts the default values in.
+func TestTheChartsTemplateGivesTheSameRules(t *testing.T) {
+	values := map[string]any{}
+	if err := yaml.Unmarshal(read(t, "alerts/values.yaml"), &values); err != nil {
+		t.Fatal(err)
+	}
+	text := string(read(t, "deploy/chart/templates/prometheusrule.yaml"))
+	_, text, _ = strings.Cut(text, "\nspec:\n")
+	text = strings.TrimSuffix(text, chartFoot)
+	text = regexp.MustCompile("\\{\\{ `(.*?)` \\}\\}").ReplaceAllString(text, "$1")
+	for name, value := range values {
+		text = strings.ReplaceAll(text, "{{ .Values.prometheusRule.values."+name+" }}", strings.TrimSpace(marshal(t, value)))
+	}
+	want := string(read(t, "deploy/kustomize/overlays/prometheus-operator/prometheusrule.yaml"))
+	_, want, _ = strings.Cut(want, "\nspec:\n")
+	if text != want {
+		t.Errorf("the template gives\n%s\nwant\n%s", text, want)
+	}
+}
+
+// An inhibition that names an alert which does not exist never inhibits.
+func TestInhibitionNamesAlertsThatThereAre(t *testing.T) {
+	var config struct {
+		InhibitRules []struct {
+			Source []string `json:"source_matchers"`
+			Target []string `json:"target_matchers"`
+		} `json:"inhibit_rules"`
+	}
+	if err := yaml.Unmarshal(read(t, "alerts/alertmanager.yaml"), &config); err != nil {
+		t.Fatal(err)
+	}
+	var alerts []string
+	each(t, func(name string, _ parser.Expr) { alerts = append(alerts, name) })
+	if len(config.InhibitRules) == 0 {
+		t.Error("no inhibition")
+	}
+	matcher := regexp.MustCompile(`^alertname=~?"(\w+)(?:\(([\w|]+)\))?"$`)
+	for _, r := range config.InhibitRules {
+		for _, text := range slices.Concat(r.Source, r.Target) {
+			m := matcher.FindStringSubmatch(text)
+			if m == nil {
+				t.Errorf("matcher %s: want alertname and a list of names", text)
+				continue
+			}
+			for end := range strings.SplitSeq(m[2], "|") {
+				if !slices.Contains(alerts, m[1]+end) {
+					t.Errorf("matcher %s: there is no alert %s", text, m[1]+end)
+				}
+			}
+		}
+	}
+}
