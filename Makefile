@@ -26,7 +26,7 @@ AMTOOL := $(TOOLS)/amtool-$(ALERTMANAGER_VERSION)
 # $(call pack,NAME,BINARY,USER) packs a static binary into bin/images/NAME.tar.
 pack = cd tools && $(GO) run ./imagetar -tag workload-identity-exporter.local/$(1):test -user $(3) -out $(CURDIR)/bin/images/$(1).tar $(CURDIR)/$(2)
 
-.PHONY: help build image-tar demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster clean
+.PHONY: help build image-tar demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-page clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -62,6 +62,9 @@ e2e-cluster: image-tar ## Prove the image in the test cluster that KUBECONFIG na
 	cd test/e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/e2e-node ./cluster/node
 	$(call pack,e2e-node,bin/e2e-node,0:0)
 	cd test/e2e && $(GO) test -count=1 -timeout 20m -v ./cluster
+
+e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 seconds, by a real Prometheus and Alertmanager
+	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -count=1 -timeout 30m -v ./page
 
 lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
 	$(GOLANGCI_LINT) run ./...

@@ -1,0 +1,97 @@
+package page
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
+)
+
+// Identities.
+const (
+	appEmail   = "app@demo-project.iam.gserviceaccount.com"
+	otherEmail = "other@demo-project.iam.gserviceaccount.com"
+	nodeEmail  = "123456789012-compute@developer.gserviceaccount.com"
+)
+
+// cluster is a scenario's own: its nodes differ from those of others by the
+// label cluster, on everything that Prometheus sees.
+type cluster struct {
+	monitoring *monitoring
+	name       string
+	nodes      []*node
+	outcome    *outcome
+}
+
+// newCluster starts the nodes of a cluster, and has them scraped. Its name must
+// not be part of another's. By default agents expect app, without an API server.
+func newCluster(t *testing.T, m *monitoring, scenario, name string, size int, settings ...string) *cluster {
+	t.Helper()
+	if len(settings) == 0 {
+		settings = []string{"WI_EXPECTED_EMAILS=" + appEmail}
+	}
+	c := &cluster{monitoring: m, name: name, outcome: results.begin(scenario)}
+	for i := range size {
+		c.nodes = append(c.nodes, newNode(t, fmt.Sprintf("%s-node-%d", name, i+1), settings))
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("what came: %s", strings.Join(c.received(), "; "))
+		}
+	})
+	c.scraped(t)
+	return c
+}
+
+// scraped tells Prometheus where the agents are now. Nodes without one have no target.
+func (c *cluster) scraped(t *testing.T) {
+	t.Helper()
+	var targets []target
+	for _, n := range c.nodes {
+		if n.agent != nil {
+			targets = append(targets, target{Targets: []string{n.address}, Labels: map[string]string{
+				"cluster": c.name, "node": n.name, "pod": n.pod, "namespace": "workload-identity-exporter",
+			}})
+		}
+	}
+	if err := c.monitoring.scrape(agentJob, c.name, targets); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// healthy waits until the rules know all nodes of the cluster and find them well.
+func (c *cluster) healthy(t *testing.T) {
+	t.Helper()
+	c.awaitsValue(t, fmt.Sprintf(`count(workload_identity:node:verdict{cluster=%q,state="match"})`, c.name), float64(len(c.nodes)))
+}
+
+func (c *cluster) awaitsValue(t *testing.T, expression string, want float64) {
+	t.Helper()
+	var got float64
+	var err error
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Second) { // another process
+		if got, err = c.monitoring.query(t.Context(), expression); err == nil && got == want {
+			return
+		}
+	}
+	t.Fatalf("%s is %v (%v) after %s, want %v", expression, got, err, patience, want)
+}
+
+// atAnyMoment waits for a random part of all periods that there are, so that
+// runs do not all begin at the same moment of them.
+func atAnyMoment() { time.Sleep(rand.N(15 * time.Second)) }
+
+// suffer sets the fault on the nodes, and returns when it began.
+func suffer(t *testing.T, fault string, nodes ...*node) time.Time {
+	t.Helper()
+	began := time.Now()
+	for _, n := range nodes {
+		if err := n.simulator.SetFault(simulator.Fault{Name: fault}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return began
+}

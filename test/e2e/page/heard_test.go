@@ -1,0 +1,102 @@
+package page
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// received is what came about the cluster, in the order of time.
+func (c *cluster) received() []string {
+	var lines []string
+	for _, n := range c.monitoring.receiver.of(c.name) {
+		lines = append(lines, n.String())
+	}
+	return lines
+}
+
+// awaits waits for a notification, such as "page WorkloadIdentityNodeFallback
+// firing", and returns it. For the table it notes how long after the moment it came.
+func (c *cluster) awaits(t *testing.T, what string, since time.Time) notification {
+	t.Helper()
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) { // other processes
+		for _, n := range c.monitoring.receiver.of(c.name) {
+			if n.String() == what && n.at.After(since) {
+				c.outcome.took(what, n.at.Sub(since))
+				return n
+			}
+		}
+	}
+	c.outcome.judge(c.received(), what)
+	t.Fatalf("no %q after %s, but: %s", what, patience, strings.Join(c.received(), "; "))
+	return notification{}
+}
+
+// awaitsPage is awaits for the page about the fault that began at the moment,
+// which must keep the promise.
+func (c *cluster) awaitsPage(t *testing.T, alertname string, began time.Time, atMost time.Duration) notification {
+	t.Helper()
+	n := c.awaits(t, "page "+alertname+" firing", began)
+	took := n.at.Sub(began).Round(100 * time.Millisecond)
+	if took > atMost {
+		t.Errorf("the page came after %s, want at most %s", took, atMost)
+	}
+	t.Logf("paged after %s", took)
+	return n
+}
+
+// quiet waits, and fails as soon as anything comes: for longer than it takes
+// until what must not come would come.
+func (c *cluster) quiet(t *testing.T, lasts time.Duration) {
+	t.Helper()
+	before := c.received()
+	for deadline := time.Now().Add(lasts); time.Now().Before(deadline); time.Sleep(time.Second) {
+		if now := c.received(); len(now) > len(before) {
+			t.Errorf("%s came, want nothing after: %s", strings.Join(now[len(before):], "; "), strings.Join(before, "; "))
+			return
+		}
+	}
+}
+
+// heard fails unless these notifications came about the cluster, in this order,
+// and no others. A ticket that is sent again because it grows counts once.
+func (c *cluster) heard(t *testing.T, want ...string) {
+	t.Helper()
+	c.outcome.judge(c.received(), want...)
+	got := slices.Clone(c.received())
+	open := map[string]bool{}
+	got = slices.DeleteFunc(got, func(line string) bool {
+		again := strings.HasPrefix(line, "ticket ") && strings.HasSuffix(line, " firing") && open[line]
+		open[line] = true
+		return again
+	})
+	if !slices.Equal(got, want) {
+		t.Errorf("came: %s\nwant: %s", strings.Join(got, "; "), strings.Join(want, "; "))
+	}
+	// Each of them is also what a person reads, with its cluster in it.
+	var texts []string
+	for _, x := range c.monitoring.receiver.textsOf(c.name) {
+		texts = append(texts, x.receiver+" "+x.status)
+	}
+	var sent []string
+	for _, n := range c.monitoring.receiver.of(c.name) {
+		sent = append(sent, n.receiver+" "+n.Status)
+	}
+	// They go out side by side.
+	slices.Sort(texts)
+	slices.Sort(sent)
+	if !slices.Equal(texts, sent) {
+		t.Errorf("texts about cluster %s: %v, want one for each of %v", c.name, texts, sent)
+	}
+}
+
+// names fails unless a text with the status names the node in its title.
+func (c *cluster) names(t *testing.T, n *node) {
+	t.Helper()
+	for _, x := range c.monitoring.receiver.textsOf(c.name) {
+		if x.receiver == "page" && !strings.Contains(x.title, n.name) {
+			t.Errorf("title %q does not name %s", x.title, n.name)
+		}
+	}
+}

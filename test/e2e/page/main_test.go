@@ -1,0 +1,76 @@
+package page
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// Times. The first two only bound waits.
+const (
+	// patience is for a machine that does many things at once.
+	patience = 3 * time.Minute
+	// soon is for what takes no time, such as the start of a process.
+	soon = 30 * time.Second
+	// promised is what docs/alerting.md promises from the fault to the page.
+	promised = time.Minute
+)
+
+// What all scenarios share. Those that restart Prometheus have their own.
+var (
+	exporterBinary string
+	shared         *monitoring
+)
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if os.Getenv("PROMETHEUS") == "" || os.Getenv("ALERTMANAGER") == "" {
+		fmt.Fprintln(os.Stderr, "page: SKIPPED, because PROMETHEUS and ALERTMANAGER do not name the programs: run `make e2e-page`, which installs them")
+		if os.Getenv("CI") != "" {
+			return 1 // in CI nothing may be left out
+		}
+		return 0
+	}
+	flag.Parse()
+	// Tests mostly wait for the next page.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
+		_ = f.Value.Set("64") // is a number
+	}
+	folder, err := os.MkdirTemp("", "page")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(folder)
+	exporterBinary = filepath.Join(folder, "workload-identity-exporter")
+	build := exec.Command("go", "build", "-o", exporterBinary, "./cmd/workload-identity-exporter")
+	build.Dir = "../../.." // the exporter's module
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	build.Stdout, build.Stderr = os.Stderr, os.Stderr
+	if err := build.Run(); err != nil {
+		return fail(fmt.Errorf("build the exporter: %w", err))
+	}
+	if shared, err = startMonitoring(filepath.Join(folder, "shared")); err != nil {
+		return fail(err)
+	}
+	code := m.Run()
+	if err := shared.stop(); err != nil {
+		code = max(code, fail(err))
+	}
+	if code != 0 {
+		fmt.Fprintf(os.Stderr, "page: Prometheus's log:\n%s\npage: Alertmanager's log:\n%s\n", &shared.prometheus.log, &shared.alertmanager.log)
+	}
+	fmt.Print(results.markdown())
+	return code
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "page:", err)
+	return 1
+}

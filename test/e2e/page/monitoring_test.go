@@ -1,0 +1,220 @@
+package page
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"sigs.k8s.io/yaml"
+)
+
+// monitoring is a Prometheus and an Alertmanager, as docs/alerting.md wants
+// them, and the receiver of what they send.
+type monitoring struct {
+	folder       string
+	prometheus   *process
+	alertmanager *process
+	receiver     *receiver
+
+	prometheusAddress   string
+	alertmanagerAddress string
+}
+
+// startMonitoring makes the folder, where both keep their data, and returns when
+// both are ready.
+func startMonitoring(folder string) (*monitoring, error) {
+	if err := os.MkdirAll(filepath.Join(folder, "targets"), 0o750); err != nil {
+		return nil, err
+	}
+	m := &monitoring{folder: folder, receiver: newReceiver()}
+	var err error
+	if m.prometheusAddress, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	if m.alertmanagerAddress, err = freeAddress(); err != nil {
+		return nil, err
+	}
+	config, err := writeAlertmanagerConfig(folder, m.receiver.address())
+	if err != nil {
+		return nil, err
+	}
+	m.alertmanager, err = start("Alertmanager", os.Getenv("ALERTMANAGER"), nil, "--config.file="+config,
+		"--storage.path="+filepath.Join(folder, "alertmanager"), "--web.listen-address="+m.alertmanagerAddress, "--cluster.listen-address=")
+	if err != nil {
+		return nil, err
+	}
+	if err := m.writePrometheusConfig(); err != nil {
+		return nil, errors.Join(err, m.alertmanager.stop())
+	}
+	if err := m.startPrometheus(); err != nil {
+		return nil, errors.Join(err, m.alertmanager.stop())
+	}
+	if err := ready(m.alertmanager, m.alertmanagerAddress); err != nil {
+		return nil, errors.Join(err, m.stop())
+	}
+	return m, nil
+}
+
+// freeAddress is one that a program can be told to listen on, and on which it
+// is found again when it is restarted.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// writePrometheusConfig is what a site has: the committed rules, the shipped
+// scrape interval, and the labels that docs/alerting.md asks for. They come with
+// the targets, instead of from Kubernetes.
+func (m *monitoring) writePrometheusConfig() error {
+	rules, err := filepath.Abs("../../../alerts/workload-identity.rules.yaml")
+	if err != nil {
+		return err
+	}
+	job := func(name string) map[string]any {
+		return map[string]any{
+			"job_name":        name,
+			"file_sd_configs": []any{map[string]any{"files": []string{filepath.Join(m.folder, "targets", name+"_*.json")}, "refresh_interval": "5s"}},
+		}
+	}
+	config, err := yaml.Marshal(map[string]any{
+		"global":         map[string]any{"scrape_interval": "15s", "scrape_timeout": "5s"},
+		"rule_files":     []string{rules},
+		"scrape_configs": []any{job(agentJob), job(kubeStateJob)},
+		"alerting": map[string]any{"alertmanagers": []any{map[string]any{
+			"static_configs": []any{map[string]any{"targets": []string{m.alertmanagerAddress}}},
+		}}},
+	})
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(m.folder, "prometheus.yaml"), config, 0o600)
+}
+
+// Names of the scrape jobs, as those of usual installations.
+const (
+	agentJob     = "workload-identity-exporter"
+	kubeStateJob = "kube-state-metrics"
+)
+
+// startPrometheus starts it on its data of before, if there are any.
+func (m *monitoring) startPrometheus() error {
+	var err error
+	m.prometheus, err = start("Prometheus", os.Getenv("PROMETHEUS"), nil, "--config.file="+filepath.Join(m.folder, "prometheus.yaml"),
+		"--storage.tsdb.path="+filepath.Join(m.folder, "prometheus"), "--web.listen-address="+m.prometheusAddress)
+	if err != nil {
+		return err
+	}
+	return ready(m.prometheus, m.prometheusAddress)
+}
+
+func ready(p *process, address string) error {
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // another process
+		if _, err := get(context.Background(), "http://"+address+"/-/ready"); err == nil {
+			return nil
+		}
+		select {
+		case <-p.ended:
+			return fmt.Errorf("%s ended at its start with %w:\n%s", p.name, p.err, &p.log)
+		default:
+		}
+	}
+	return fmt.Errorf("%s is not ready after %s:\n%s", p.name, soon, &p.log)
+}
+
+func get(ctx context.Context, address string) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, soon)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	answer, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return nil, err
+	}
+	defer answer.Body.Close()
+	body, err := io.ReadAll(answer.Body)
+	if err == nil && answer.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %s", address, answer.Status, body)
+	}
+	return body, err
+}
+
+// stop ends both. Its error tells also what Alertmanager could not send, as when
+// a template fails, and what nobody should have to read.
+func (m *monitoring) stop() error {
+	err := errors.Join(m.undelivered(), m.receiver.wrong())
+	for _, p := range []*process{m.prometheus, m.alertmanager} {
+		err = errors.Join(err, p.stop())
+	}
+	m.receiver.close()
+	return err
+}
+
+func (m *monitoring) undelivered() error {
+	page, err := get(context.Background(), "http://"+m.alertmanagerAddress+"/metrics")
+	if err != nil {
+		return err
+	}
+	for series, value := range samples(page) {
+		if hasName(series, "alertmanager_notifications_failed_total", "alertmanager_notification_requests_failed_total") && value != 0 {
+			err = errors.Join(err, fmt.Errorf("alertmanager: %s %v, want none", series, value))
+		}
+	}
+	return err
+}
+
+// target is a group of file-based service discovery.
+type target struct {
+	Targets []string          `json:"targets"`
+	Labels  map[string]string `json:"labels"`
+}
+
+// scrape makes these all targets of the cluster for the job.
+func (m *monitoring) scrape(job, cluster string, targets []target) error {
+	list, err := json.Marshal(targets)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(m.folder, "targets", job+"_"+cluster+".json")
+	// Whoever reads it meanwhile finds the old list or the new one.
+	if err := os.WriteFile(file+".new", list, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(file+".new", file)
+}
+
+// query is the value of an expression, 0 if it has none.
+func (m *monitoring) query(ctx context.Context, expression string) (float64, error) {
+	body, err := get(ctx, "http://"+m.prometheusAddress+"/api/v1/query?query="+url.QueryEscape(expression))
+	if err != nil {
+		return 0, err
+	}
+	var answer struct {
+		Data struct {
+			Result []struct {
+				Value [2]any
+			}
+		}
+	}
+	if err := json.Unmarshal(body, &answer); err != nil {
+		return 0, err
+	}
+	if len(answer.Data.Result) == 0 {
+		return 0, nil
+	}
+	text, _ := answer.Data.Result[0].Value[1].(string)
+	return strconv.ParseFloat(text, 64)
+}

@@ -1,0 +1,101 @@
+package page
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube/kubetest"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
+)
+
+// node is one of a cluster, with its metadata servers and the exporter's Pod.
+type node struct {
+	name      string
+	simulator *simulator.Simulator
+	// linked is the account that the annotation names, by what the metadata server knows.
+	linked *shifting
+
+	settings []string
+	agent    *process // nil without one
+	address  string
+	pod      string
+	pods     int
+}
+
+// shifting is a value that is changed while others read it.
+type shifting struct {
+	mu    sync.Mutex
+	value string
+}
+
+func (s *shifting) get() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.value
+}
+
+func newNode(t *testing.T, name string, settings []string) *node {
+	t.Helper()
+	n := &node{name: name, settings: settings, linked: &shifting{value: appEmail}}
+	var err error
+	n.simulator, err = simulator.New(simulator.Options{Lookup: n.lookup})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- n.simulator.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-served; err != nil {
+			t.Errorf("the metadata servers of %s: %v", name, err)
+		}
+	})
+	t.Cleanup(func() {
+		if n.agent == nil {
+			return
+		}
+		if err := n.agent.stop(); err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Logf("log of %s:\n%s", n.agent.name, &n.agent.log)
+		}
+	})
+	n.schedule(t)
+	return n
+}
+
+// lookup finds the Pod of a request: every one runs as demo/app.
+func (n *node) lookup(netip.Addr) (simulator.Pod, bool) {
+	return simulator.Pod{Namespace: kubetest.Namespace, ServiceAccount: kubetest.ServiceAccount, GSA: n.linked.get()}, true
+}
+
+// started is the exporter's log line that tells its address.
+const started = `"address":"`
+
+// schedule runs an exporter in a new Pod of the node.
+func (n *node) schedule(t *testing.T) {
+	t.Helper()
+	n.pods++
+	n.pod = fmt.Sprintf("exporter-%s-%d", n.name, n.pods)
+	environment := append([]string{
+		"WI_METADATA_HOST=" + n.simulator.MetadataAddr().String(), "WI_LISTEN_ADDRESS=127.0.0.1:0", "WI_NODE_NAME=" + n.name, "WI_POD_NAME=" + n.pod,
+	}, n.settings...)
+	var err error
+	if n.agent, err = start(n.pod, exporterBinary, environment); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // another process
+		if _, after, ok := strings.Cut(n.agent.log.String(), started); ok {
+			n.address, _, _ = strings.Cut(after, `"`)
+			return
+		}
+	}
+	t.Fatalf("%s does not tell its address: %s", n.pod, &n.agent.log)
+}
