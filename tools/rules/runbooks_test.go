@@ -1,89 +1,212 @@
 package main
 
 import (
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"github.com/prometheus/prometheus/promql/parser"
 )
 
 // headings of every runbook, in this order.
 var headings = []string{"Meaning", "Impact", "Confirm", "Causes and fixes", "Silence", "Over"}
 
-func TestEveryAlertHasARunbookAndTheOtherWayRound(t *testing.T) {
-	var alerts []string
-	for _, g := range rules(t) {
-		for _, r := range g.Rules {
-			if r.Alert == "" {
-				continue
-			}
-			alerts = append(alerts, r.Alert)
-			if !strings.HasSuffix(r.Annotations["runbook_url"], "/alerts/runbooks/"+r.Alert+".md") {
-				t.Errorf("%s: runbook_url %q", r.Alert, r.Annotations["runbook_url"])
-			}
-			for _, name := range []string{"summary", "description", "dashboard_url"} {
-				if r.Annotations[name] == "" {
-					t.Errorf("%s has no annotation %s", r.Alert, name)
-				}
-			}
-			if s := r.Labels["severity"]; s != "critical" && s != "warning" {
-				t.Errorf("%s: severity %q", r.Alert, s)
-			}
-		}
-	}
-	var runbooks []string
-	for _, path := range files(t) {
-		runbooks = append(runbooks, strings.TrimSuffix(filepath.Base(path), ".md"))
-	}
-	slices.Sort(alerts)
-	if !slices.Equal(alerts, runbooks) {
-		t.Errorf("runbooks for %v, want %v", runbooks, alerts)
-	}
-}
+// page is a document by its path in the repository.
+type page struct{ path, text string }
 
-func files(t *testing.T) []string {
+// alert is the alert that a runbook is for.
+func (p page) alert() string { return strings.TrimSuffix(filepath.Base(p.path), ".md") }
+
+func runbooks(t *testing.T) []page {
 	t.Helper()
-	paths, err := filepath.Glob(repository + "/alerts/runbooks/*.md")
+	paths, err := filepath.Glob(repository + "/alerts/runbooks/*")
 	if err != nil || len(paths) == 0 {
 		t.Fatalf("no runbooks: %v", err)
 	}
-	return paths
+	var pages []page
+	for _, path := range paths {
+		path = "alerts/runbooks/" + filepath.Base(path)
+		pages = append(pages, page{path, string(read(t, path))})
+	}
+	return pages
+}
+
+// pages are the runbooks, and what leads to them.
+func pages(t *testing.T) []page {
+	t.Helper()
+	return append(runbooks(t), page{"alerts/README.md", string(read(t, "alerts/README.md"))})
+}
+
+func alerts(t *testing.T) []monitoringv1.Rule {
+	t.Helper()
+	var found []monitoringv1.Rule
+	for _, g := range rules(t) {
+		for _, r := range g.Rules {
+			if r.Alert != "" {
+				found = append(found, r)
+			}
+		}
+	}
+	return found
+}
+
+func TestEveryAlertHasARunbookAndTheOtherWayRound(t *testing.T) {
+	var got, want []string
+	for _, a := range alerts(t) {
+		want = append(want, a.Alert+".md")
+	}
+	for _, p := range runbooks(t) {
+		got = append(got, filepath.Base(p.path))
+	}
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("runbooks\n%v, want\n%v", got, want)
+	}
+}
+
+// What a notification is made of, and who gets it.
+func TestEveryAlertSaysWhatPeopleNeed(t *testing.T) {
+	for _, a := range alerts(t) {
+		if s := a.Labels["severity"]; s != "critical" && s != "warning" {
+			t.Errorf("%s: severity %q, want critical or warning", a.Alert, s)
+		}
+		for _, name := range []string{"summary", "description", "runbook_url", "dashboard_url"} {
+			if strings.TrimSpace(a.Annotations[name]) == "" {
+				t.Errorf("%s has no annotation %s", a.Alert, name)
+			}
+		}
+		if url := a.Annotations["runbook_url"]; !strings.HasSuffix(url, "/alerts/runbooks/"+a.Alert+".md") {
+			t.Errorf("%s: runbook_url %s is not that of its runbook", a.Alert, url)
+		}
+	}
 }
 
 func TestRunbooksHaveAllTheirParts(t *testing.T) {
-	metrics := string(read(t, "docs/metrics.md")) + strings.Join(planned, " ")
-	each := regexp.MustCompile(`(?m)^## (.+)\n\n\S`)
-	for _, path := range files(t) {
-		content, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		text, name := string(content), filepath.Base(path)
-		if want := "# " + strings.TrimSuffix(name, ".md") + "\n"; !strings.HasPrefix(text, want) {
-			t.Errorf("%s does not begin with %q", name, want)
+	for _, p := range runbooks(t) {
+		title, rest, _ := strings.Cut(withoutCode(p.text), "\n## ")
+		if title != "# "+p.alert()+"\n" {
+			t.Errorf("%s begins with %q, want its name and nothing else before the first part", p.path, title)
 		}
 		var got []string
-		for _, m := range each.FindAllStringSubmatch(text, -1) {
-			got = append(got, m[1])
+		for part := range strings.SplitSeq(rest, "\n## ") {
+			heading, content, _ := strings.Cut(part, "\n")
+			got = append(got, heading)
+			if regexp.MustCompile(`(?m)^[^#\s]`).FindString(content) == "" {
+				t.Errorf("%s: no text under %q", p.path, heading)
+			}
 		}
 		if !slices.Equal(got, headings) {
-			t.Errorf("%s has the parts %q, want %q, none of them empty", name, got, headings)
+			t.Errorf("%s has the parts %q, want %q", p.path, got, headings)
 		}
-		for _, m := range regexp.MustCompile(`\]\(([\w.]+)#?([\w-]*)\)`).FindAllStringSubmatch(text, -1) {
-			target, err := os.ReadFile(filepath.Join(filepath.Dir(path), m[1]))
-			if err != nil {
-				t.Errorf("%s links to %s: %v", name, m[1], err)
+	}
+}
+
+// withoutCode leaves out blocks of code, whose comments look like headings.
+func withoutCode(text string) string {
+	return regexp.MustCompile("(?ms)^ *```.*?^ *```$").ReplaceAllString(text, "")
+}
+
+// Somebody who is woken by an alert silences that one, in one cluster.
+func TestEveryRunbookSilencesItsAlert(t *testing.T) {
+	command := regexp.MustCompile(`amtool silence add (?:.*\\\n)? *(?:.* )?alertname=(\S+) cluster=CLUSTER`)
+	for _, p := range runbooks(t) {
+		_, silence, _ := strings.Cut(p.text, "\n## Silence\n")
+		silence, _, _ = strings.Cut(silence, "\n## ")
+		m := command.FindStringSubmatch(silence)
+		if m == nil || m[1] != p.alert() {
+			t.Errorf("%s: want a command under Silence with alertname=%s cluster=CLUSTER", p.path, p.alert())
+		}
+	}
+}
+
+func TestLinksLeadToFilesAndHeadings(t *testing.T) {
+	link := regexp.MustCompile(`\]\(([^)#]*)(?:#([^)]*))?\)`)
+	for _, p := range pages(t) {
+		for _, m := range link.FindAllStringSubmatch(withoutCode(p.text), -1) {
+			path, anchor := m[1], m[2]
+			if strings.Contains(path, "://") {
+				continue
 			}
-			if heading := strings.ReplaceAll(m[2], "-", " "); heading != "" && !strings.Contains(strings.ToLower(string(target)), "\n## "+heading+"\n") {
-				t.Errorf("%s links to %s, which has no part %q", name, m[1], heading)
+			target := p.path
+			if path != "" {
+				target = filepath.Join(filepath.Dir(p.path), path)
+			}
+			found, err := filepath.Glob(repository + "/" + target)
+			if err != nil || len(found) == 0 {
+				t.Errorf("%s links to %s, which is not there", p.path, target)
+			} else if anchor != "" && !slices.Contains(anchors(string(read(t, target))), anchor) {
+				t.Errorf("%s links to %s, which has no heading #%s", p.path, target, anchor)
 			}
 		}
-		for _, metric := range regexp.MustCompile(`workload_identity_\w+`).FindAllString(text, -1) {
-			if !strings.Contains(metrics, metric) {
-				t.Errorf("%s names %s, which is not exported", name, metric)
+	}
+}
+
+// anchors are the names by which the headings of a page can be linked.
+func anchors(text string) []string {
+	var names []string
+	for _, m := range regexp.MustCompile(`(?m)^#+ (.+)$`).FindAllStringSubmatch(withoutCode(text), -1) {
+		name := regexp.MustCompile(`[^\w -]`).ReplaceAllString(strings.ToLower(m[1]), "")
+		names = append(names, strings.ReplaceAll(name, " ", "-"))
+	}
+	return names
+}
+
+// A query that finds nothing because its metric does not exist reads like all is well.
+func TestMetricsOfRunbooksExist(t *testing.T) {
+	known := slices.Clone(planned)
+	for _, m := range regexp.MustCompile("(?m)^\\| `(workload_identity_\\w+)` \\| (\\w+)").FindAllStringSubmatch(string(read(t, "docs/metrics.md")), -1) {
+		known = append(known, m[1])
+		if m[2] == "histogram" {
+			known = append(known, m[1]+"_bucket", m[1]+"_count", m[1]+"_sum")
+		}
+	}
+	each(t, func(name string, _ parser.Expr) { known = append(known, name) })
+	for _, p := range pages(t) {
+		for _, name := range regexp.MustCompile(`\bworkload_identity[_:][\w:]+`).FindAllString(p.text, -1) {
+			if !slices.Contains(known, name) {
+				t.Errorf("%s names %s, which is neither exported nor recorded", p.path, name)
 			}
 		}
+	}
+}
+
+func TestQueriesOfRunbooksAreQueries(t *testing.T) {
+	block := regexp.MustCompile("(?ms)^ *```promql\n(.*?)^ *```$")
+	for _, p := range runbooks(t) {
+		queries := block.FindAllStringSubmatch(p.text, -1)
+		if len(queries) == 0 {
+			t.Errorf("%s has no query", p.path)
+		}
+		for _, m := range queries {
+			if _, err := parser.NewParser(parser.Options{}).ParseExpr(m[1]); err != nil {
+				t.Errorf("%s: %s: %v", p.path, m[1], err)
+			}
+		}
+	}
+}
+
+// The table of all alerts says what the rules say.
+func TestTheListOfAlertsIsComplete(t *testing.T) {
+	row := regexp.MustCompile(`(?m)^\| \[(\w+)\]\(runbooks/(\w+)\.md\) \| (\w+) \| ([^|]+) \| [^|]+ \|$`)
+	var got, want []string
+	after := map[string]string{}
+	for _, m := range row.FindAllStringSubmatch(string(read(t, "alerts/README.md")), -1) {
+		got = append(got, m[1]+" "+m[2]+" "+m[3])
+		after[m[1]] = m[4]
+	}
+	for _, a := range alerts(t) {
+		want = append(want, a.Alert+" "+a.Alert+" "+a.Labels["severity"])
+		if a.For == nil {
+			continue // it is described in words
+		}
+		if span := strings.NewReplacer("s", " s", "m", " min").Replace(string(*a.For)); after[a.Alert] != span {
+			t.Errorf("alerts/README.md: %s fires after %q, want %q", a.Alert, after[a.Alert], span)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("alerts/README.md lists\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 }
