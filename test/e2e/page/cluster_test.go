@@ -3,10 +3,12 @@ package page
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube/kubetest"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
 )
 
@@ -38,6 +40,10 @@ func newCluster(t *testing.T, m *monitoring, scenario, name string, size int, se
 		c.nodes = append(c.nodes, newNode(t, fmt.Sprintf("%s-node-%d", name, i+1), settings))
 	}
 	t.Cleanup(func() {
+		// Its agents end now, and nobody is to be told.
+		if err := m.scrape(agentJob, name, nil); err != nil {
+			t.Error(err)
+		}
 		if t.Failed() {
 			t.Logf("what came: %s", strings.Join(c.received(), "; "))
 		}
@@ -94,4 +100,23 @@ func suffer(t *testing.T, fault string, nodes ...*node) time.Time {
 		}
 	}
 	return began
+}
+
+// apiServer is one that has the annotation, and the settings by which agents find it.
+func apiServer(t *testing.T) (*kubetest.Server, []string) {
+	t.Helper()
+	s, err := kubetest.Start(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		s.Answer(http.StatusServiceUnavailable, 0) // nobody new is kept waiting
+		s.Close()
+	})
+	annotate(s, appEmail)
+	return s, s.Environment()
+}
+
+func annotate(s *kubetest.Server, email string) {
+	s.Annotate(map[string]string{"iam.gke.io/gcp-service-account": email})
 }

@@ -64,9 +64,8 @@ func (c *cluster) quiet(t *testing.T, lasts time.Duration) {
 func (c *cluster) heard(t *testing.T, want ...string) {
 	t.Helper()
 	c.outcome.judge(c.received(), want...)
-	got := slices.Clone(c.received())
 	open := map[string]bool{}
-	got = slices.DeleteFunc(got, func(line string) bool {
+	got := slices.DeleteFunc(c.received(), func(line string) bool {
 		again := strings.HasPrefix(line, "ticket ") && strings.HasSuffix(line, " firing") && open[line]
 		open[line] = true
 		return again
@@ -75,23 +74,26 @@ func (c *cluster) heard(t *testing.T, want ...string) {
 		t.Errorf("came: %s\nwant: %s", strings.Join(got, "; "), strings.Join(want, "; "))
 	}
 	// Each of them is also what a person reads, with its cluster in it.
-	var texts []string
-	for _, x := range c.monitoring.receiver.textsOf(c.name) {
-		texts = append(texts, x.receiver+" "+x.status)
+	var texts, sent []string
+	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) { // they go out side by side
+		texts, sent = nil, nil
+		for _, n := range c.monitoring.receiver.of(c.name) {
+			sent = append(sent, n.receiver+" "+n.Status)
+		}
+		for _, x := range c.monitoring.receiver.textsOf(c.name) {
+			texts = append(texts, x.receiver+" "+x.status)
+		}
+		slices.Sort(texts)
+		slices.Sort(sent)
+		if slices.Equal(texts, sent) {
+			return
+		}
 	}
-	var sent []string
-	for _, n := range c.monitoring.receiver.of(c.name) {
-		sent = append(sent, n.receiver+" "+n.Status)
-	}
-	// They go out side by side.
-	slices.Sort(texts)
-	slices.Sort(sent)
-	if !slices.Equal(texts, sent) {
-		t.Errorf("texts about cluster %s: %v, want one for each of %v", c.name, texts, sent)
-	}
+	t.Logf("DEBUG %+v", c.monitoring.receiver.texts)
+	t.Errorf("texts about cluster %s: %v, want one for each of %v", c.name, texts, sent)
 }
 
-// names fails unless a text with the status names the node in its title.
+// names fails unless the title of each page names the node.
 func (c *cluster) names(t *testing.T, n *node) {
 	t.Helper()
 	for _, x := range c.monitoring.receiver.textsOf(c.name) {

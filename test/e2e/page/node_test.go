@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -18,7 +18,7 @@ type node struct {
 	name      string
 	simulator *simulator.Simulator
 	// linked is the account that the annotation names, by what the metadata server knows.
-	linked *shifting
+	linked atomic.Pointer[string]
 
 	settings []string
 	agent    *process // nil without one
@@ -27,21 +27,10 @@ type node struct {
 	pods     int
 }
 
-// shifting is a value that is changed while others read it.
-type shifting struct {
-	mu    sync.Mutex
-	value string
-}
-
-func (s *shifting) get() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.value
-}
-
 func newNode(t *testing.T, name string, settings []string) *node {
 	t.Helper()
-	n := &node{name: name, settings: settings, linked: &shifting{value: appEmail}}
+	n := &node{name: name, settings: settings}
+	n.link(appEmail)
 	var err error
 	n.simulator, err = simulator.New(simulator.Options{Lookup: n.lookup})
 	if err != nil {
@@ -71,9 +60,12 @@ func newNode(t *testing.T, name string, settings []string) *node {
 	return n
 }
 
+// link changes the annotation, as far as the metadata server knows.
+func (n *node) link(email string) { n.linked.Store(&email) }
+
 // lookup finds the Pod of a request: every one runs as demo/app.
 func (n *node) lookup(netip.Addr) (simulator.Pod, bool) {
-	return simulator.Pod{Namespace: kubetest.Namespace, ServiceAccount: kubetest.ServiceAccount, GSA: n.linked.get()}, true
+	return simulator.Pod{Namespace: kubetest.Namespace, ServiceAccount: kubetest.ServiceAccount, GSA: *n.linked.Load()}, true
 }
 
 // started is the exporter's log line that tells its address.

@@ -1,11 +1,17 @@
 package page
 
 import (
+	"fmt"
+	"net/http"
+	"sync"
 	"testing"
 	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube/kubetest"
 )
 
 func TestARestartOfTheMetadataServerPagesNobody(t *testing.T) {
+	t.Parallel()
 	const lasts = 20 * time.Second
 	t.Run("on one node after the other", func(t *testing.T) {
 		t.Parallel()
@@ -30,4 +36,81 @@ func TestARestartOfTheMetadataServerPagesNobody(t *testing.T) {
 		c.quiet(t, promised)
 		c.heard(t)
 	})
+}
+
+func TestAChangedAnnotationPagesNobody(t *testing.T) {
+	t.Parallel()
+	for name, skew := range map[string]struct{ agents, server time.Duration }{
+		"the metadata server sees it first": {agents: time.Second},
+		"agents see it first":               {server: time.Second},
+		"at the same moment":                {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			api, settings := apiServer(t)
+			c := newCluster(t, shared, "4 annotation changed, "+name, fmt.Sprintf("annotated%.0f%.0f", skew.agents.Seconds(), skew.server.Seconds()), 10, settings...)
+			c.healthy(t)
+			for _, email := range []string{otherEmail, appEmail} {
+				atAnyMoment()
+				var seen sync.WaitGroup
+				seen.Go(func() {
+					time.Sleep(skew.agents)
+					annotate(api, email)
+				})
+				seen.Go(func() {
+					time.Sleep(skew.server)
+					for _, n := range c.nodes {
+						n.link(email)
+					}
+				})
+				seen.Wait()
+				c.quiet(t, promised)
+			}
+			c.heard(t)
+		})
+	}
+}
+
+func TestARolledDaemonSetPagesNobody(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, shared, "5 the agents are rolled", "rolled", 6)
+	c.healthy(t)
+	for _, n := range c.nodes {
+		if err := n.agent.stop(); err != nil {
+			t.Error(err)
+		}
+		n.agent = nil
+		c.scraped(t)
+		time.Sleep(3 * time.Second) // until Kubernetes has the next Pod
+		n.schedule(t)
+		c.scraped(t)
+		time.Sleep(3 * time.Second) // until it is ready
+	}
+	c.quiet(t, promised)
+	c.heard(t)
+}
+
+func TestWithoutTheAPIServerPagesStillCome(t *testing.T) {
+	t.Parallel()
+	for name, away := range map[string]func(*kubetest.Server){
+		"refuses": func(s *kubetest.Server) { s.Close() },
+		"fails":   func(s *kubetest.Server) { s.Answer(http.StatusServiceUnavailable, 0) },
+		"hangs":   func(s *kubetest.Server) { s.Answer(http.StatusOK, time.Hour) },
+	} {
+		t.Run("it "+name, func(t *testing.T) {
+			t.Parallel()
+			api, settings := apiServer(t)
+			c := newCluster(t, shared, "9 the API server "+name+", a node falls back", "alone-"+name, 6, settings...)
+			c.healthy(t)
+			away(api)
+			c.quiet(t, 20*time.Second)
+			// A read that gets no answer takes two seconds, once or twice.
+			page := c.awaitsPage(t, nodeFallback, suffer(t, "bypass", c.nodes[0]), promised+5*time.Second)
+			if got := page.Alerts[0].Labels["expected"]; got != appEmail {
+				t.Errorf("expected=%q in the page, want %q", got, appEmail)
+			}
+			c.quiet(t, promised)
+			c.heard(t, "page "+nodeFallback+" firing")
+		})
+	}
 }

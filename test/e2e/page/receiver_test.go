@@ -121,7 +121,7 @@ func (r *receiver) pagerDuty(w http.ResponseWriter, request *http.Request) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-func (r *receiver) slack(_ http.ResponseWriter, request *http.Request) {
+func (r *receiver) slack(w http.ResponseWriter, request *http.Request) {
 	var message struct {
 		Attachments []struct{ Title, Text string }
 	}
@@ -134,6 +134,8 @@ func (r *receiver) slack(_ http.ResponseWriter, request *http.Request) {
 		t.status = "resolved"
 	}
 	r.read(t)
+	w.Header().Set("Content-Type", "text/plain")
+	fmt.Fprint(w, "ok") // anything else is an error
 }
 
 // longest is what a person takes in at a glance, in the night.
