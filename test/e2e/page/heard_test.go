@@ -1,6 +1,7 @@
 package page
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -20,6 +21,7 @@ func (c *cluster) received() []string {
 // firing", and returns it. For the table it notes how long after the moment it came.
 func (c *cluster) awaits(t *testing.T, what string, since time.Time) notification {
 	t.Helper()
+	c.outcome.awaited = append(c.outcome.awaited, what)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) { // other processes
 		for _, n := range c.monitoring.receiver.of(c.name) {
 			if n.String() == what && n.at.After(since) {
@@ -28,7 +30,7 @@ func (c *cluster) awaits(t *testing.T, what string, since time.Time) notificatio
 			}
 		}
 	}
-	c.outcome.judge(c.received(), what)
+	c.outcome.judge(c.received(), c.outcome.awaited...)
 	t.Fatalf("no %q after %s, but: %s", what, patience, strings.Join(c.received(), "; "))
 	return notification{}
 }
@@ -59,8 +61,8 @@ func (c *cluster) quiet(t *testing.T, lasts time.Duration) {
 	}
 }
 
-// heard fails unless these notifications came about the cluster, in this order,
-// and no others. A ticket that is sent again because it grows counts once.
+// heard fails unless these notifications came about the cluster, and no others. A
+// ticket that is sent again because it grows counts once.
 func (c *cluster) heard(t *testing.T, want ...string) {
 	t.Helper()
 	c.outcome.judge(c.received(), want...)
@@ -70,6 +72,8 @@ func (c *cluster) heard(t *testing.T, want ...string) {
 		open[line] = true
 		return again
 	})
+	slices.Sort(got)
+	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("came: %s\nwant: %s", strings.Join(got, "; "), strings.Join(want, "; "))
 	}
@@ -89,7 +93,6 @@ func (c *cluster) heard(t *testing.T, want ...string) {
 			return
 		}
 	}
-	t.Logf("DEBUG %+v", c.monitoring.receiver.texts)
 	t.Errorf("texts about cluster %s: %v, want one for each of %v", c.name, texts, sent)
 }
 
@@ -99,6 +102,19 @@ func (c *cluster) names(t *testing.T, n *node) {
 	for _, x := range c.monitoring.receiver.textsOf(c.name) {
 		if x.receiver == "page" && !strings.Contains(x.title, n.name) {
 			t.Errorf("title %q does not name %s", x.title, n.name)
+		}
+	}
+}
+
+// lasted fails unless the expression had the value all the time. A page can stay
+// by luck, when Alertmanager did not look while its alert was gone.
+func (c *cluster) lasted(t *testing.T, expression string, want float64, since time.Duration) {
+	t.Helper()
+	window := fmt.Sprintf("[%.0fs:5s]", since.Seconds())
+	for _, worst := range []string{"min_over_time", "max_over_time"} {
+		got, err := c.monitoring.query(t.Context(), worst+"(("+expression+" or vector(0))"+window+")")
+		if err != nil || got != want {
+			t.Errorf("%s of %s in the last %s is %v (%v), want %v", worst, expression, since, got, err, want)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package page
 
 import (
+	"fmt"
 	"path/filepath"
 	"testing"
 	"time"
@@ -14,11 +15,13 @@ func TestAKilledAgentEndsNoPage(t *testing.T) {
 	broken.agent.kill()
 	broken.agent = nil
 	c.scraped(t)
-	time.Sleep(10 * time.Second) // until Kubernetes has another Pod
+	time.Sleep(20 * time.Second) // until Kubernetes has another Pod
 	broken.schedule(t)
 	c.scraped(t)
 	c.quiet(t, resolves)
 	c.heard(t, "page "+nodeFallback+" firing")
+	c.lasted(t, fmt.Sprintf(`count(workload_identity:node:verdict{cluster=%q,state="node_fallback"})`, c.name), 1, resolves)
+	c.lasted(t, fmt.Sprintf(`count(ALERTS{cluster=%q,alertname=%q,alertstate="firing"})`, c.name, nodeFallback), 1, resolves)
 }
 
 func TestARestartOfPrometheusEndsNoPage(t *testing.T) {

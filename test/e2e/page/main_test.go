@@ -14,8 +14,9 @@ import (
 
 // Times. The first two only bound waits.
 const (
-	// patience is for a machine that does many things at once.
-	patience = 3 * time.Minute
+	// patience is longer than anything takes: most of all the end of the alert of
+	// a whole cluster, up to 216 s.
+	patience = 4 * time.Minute
 	// soon is for what takes no time, such as the start of a process.
 	soon = 30 * time.Second
 	// promised is what docs/alerting.md promises from the fault to the page.

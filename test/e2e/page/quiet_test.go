@@ -38,8 +38,19 @@ func TestARestartOfTheMetadataServerPagesNobody(t *testing.T) {
 	})
 }
 
+func TestAClusterWithoutMetadataServersPagesOnce(t *testing.T) {
+	t.Parallel()
+	c := newCluster(t, shared, "3 gke-metadata-server is gone everywhere", "goneservers", 6)
+	c.healthy(t)
+	// It is not taken for a restart for two minutes (clusterUnavailableFor).
+	c.awaitsPage(t, "WorkloadIdentityMetadataUnavailableClusterWide", suffer(t, "refused", c.nodes...), promised+2*time.Minute)
+	c.quiet(t, 20*time.Second)
+	c.heard(t, "page WorkloadIdentityMetadataUnavailableClusterWide firing")
+}
+
 func TestAChangedAnnotationPagesNobody(t *testing.T) {
 	t.Parallel()
+	// So many nodes that some probe in the second between.
 	for name, skew := range map[string]struct{ agents, server time.Duration }{
 		"the metadata server sees it first": {agents: time.Second},
 		"agents see it first":               {server: time.Second},
@@ -48,24 +59,22 @@ func TestAChangedAnnotationPagesNobody(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			api, settings := apiServer(t)
-			c := newCluster(t, shared, "4 annotation changed, "+name, fmt.Sprintf("annotated%.0f%.0f", skew.agents.Seconds(), skew.server.Seconds()), 10, settings...)
+			c := newCluster(t, shared, "4 annotation changed, "+name, fmt.Sprintf("annotated%.0f%.0f", skew.agents.Seconds(), skew.server.Seconds()), 20, settings...)
 			c.healthy(t)
-			for _, email := range []string{otherEmail, appEmail} {
-				atAnyMoment()
-				var seen sync.WaitGroup
-				seen.Go(func() {
-					time.Sleep(skew.agents)
-					annotate(api, email)
-				})
-				seen.Go(func() {
-					time.Sleep(skew.server)
-					for _, n := range c.nodes {
-						n.link(email)
-					}
-				})
-				seen.Wait()
-				c.quiet(t, promised)
-			}
+			atAnyMoment()
+			var seen sync.WaitGroup
+			seen.Go(func() {
+				time.Sleep(skew.agents)
+				annotate(api, otherEmail)
+			})
+			seen.Go(func() {
+				time.Sleep(skew.server)
+				for _, n := range c.nodes {
+					n.link(otherEmail)
+				}
+			})
+			seen.Wait()
+			c.quiet(t, 2*promised) // until agents that accuse would have looked again
 			c.heard(t)
 		})
 	}
@@ -75,6 +84,7 @@ func TestARolledDaemonSetPagesNobody(t *testing.T) {
 	t.Parallel()
 	c := newCluster(t, shared, "5 the agents are rolled", "rolled", 6)
 	c.healthy(t)
+	began := time.Now()
 	for _, n := range c.nodes {
 		if err := n.agent.stop(); err != nil {
 			t.Error(err)
@@ -88,6 +98,7 @@ func TestARolledDaemonSetPagesNobody(t *testing.T) {
 	}
 	c.quiet(t, promised)
 	c.heard(t)
+	c.lasted(t, fmt.Sprintf(`count(workload_identity:node:verdict{cluster=%q,state="match"})`, c.name), float64(len(c.nodes)), time.Since(began))
 }
 
 func TestWithoutTheAPIServerPagesStillCome(t *testing.T) {

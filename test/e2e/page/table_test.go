@@ -1,8 +1,10 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,6 +21,7 @@ type table struct {
 // outcome is one run of a scenario.
 type outcome struct {
 	scenario string
+	awaited  []string
 
 	mu                       sync.Mutex
 	toPage, toResolve        []time.Duration
@@ -93,7 +96,7 @@ func (r *table) markdown() string {
 		}
 		rows[o.scenario] = append(rows[o.scenario], o)
 	}
-	slices.Sort(names) // they begin with a number
+	slices.SortFunc(names, func(a, b string) int { return cmp.Or(cmp.Compare(number(a), number(b)), strings.Compare(a, b)) })
 	var b strings.Builder
 	b.WriteString("\n| scenario | runs | s to page: median | worst | s to resolve: median | worst | pages expected | received | tickets | unwanted pages | missed pages |\n")
 	b.WriteString("|---|---|---|---|---|---|---|---|---|---|---|\n")
@@ -111,6 +114,13 @@ func (r *table) markdown() string {
 			sum.expected, sum.pages, sum.tickets, sum.unwanted, sum.missed)
 	}
 	return b.String() + "\n"
+}
+
+// number is that with which the name of a scenario begins.
+func number(scenario string) int {
+	digits, _, _ := strings.Cut(scenario, " ")
+	n, _ := strconv.Atoi(digits) // 0 is as good
+	return n
 }
 
 // middle is the median and the greatest, in seconds, as two cells.
