@@ -1,0 +1,249 @@
+package diagnose
+
+import "github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+
+// Causes by which requests reach the wrong server, or the right one from the
+// wrong address.
+
+const gkeAnswers = "GKE's metadata server answers, so requests still pass the node's rule."
+
+// hostNetwork: GKE's rule is for packets that come from Pods (nat PREROUTING), so a
+// hostNetwork Pod always reaches the VM's server.
+func hostNetwork(f Facts) opinion {
+	switch {
+	case f.gkeAnswers():
+		return rulesOut("GKE's metadata server answers, which a hostNetwork Pod never reaches.")
+	case !f.isTheNode():
+	case f.HostNetwork == No:
+		return rulesOut("The agent's Pod has an address of its own.")
+	case f.HostNetwork == Yes && f.vmAnswers():
+		return proves("The agent's Pod has the address of its node, so it is hostNetwork, and the VM's metadata server answers it as it should. This says nothing about other Pods.")
+	case f.HostNetwork == Yes:
+		return suggests("The agent's Pod has the address of its node, so it is hostNetwork, and gets the node's identity.")
+	}
+	return opinion{}
+}
+
+// nodePool: nodes whose pool is not in the mode GKE_METADATA lack the label and the
+// server.
+func nodePool(f Facts) opinion {
+	value, labelled := f.NodeLabels[LabelMetadataServer]
+	switch {
+	case f.gkeAnswers():
+		return rulesOut("GKE's metadata server answers, so the node has one.")
+	case f.NodeLabels == nil || !f.podIsTheNode():
+	case value == "true":
+		return rulesOut("The node has the label %s=true.", LabelMetadataServer)
+	case f.poolWithoutServer():
+		return proves("The VM's metadata server answers, and %s: the node has no GKE metadata server.", label(value, labelled))
+	default:
+		return suggests("The identity is the node's, and %s.", label(value, labelled))
+	}
+	return opinion{}
+}
+
+func label(value string, ok bool) string {
+	if !ok {
+		return "the node lacks the label " + LabelMetadataServer + "=true"
+	}
+	return "the node's label " + LabelMetadataServer + " is " + quote(value)
+}
+
+// poolWithoutServer reports whether nothing in the cluster's network is needed to
+// explain why the VM's server answers.
+func (f Facts) poolWithoutServer() bool {
+	return f.vmAnswers() && f.HostNetwork == No && f.NodeLabels != nil && f.NodeLabels[LabelMetadataServer] != "true"
+}
+
+// hostRouting proves something only where all else that makes the VM's server
+// answer is known to be out. Settings that are right rule it out only if one of
+// them is not what a repair changes: the other two may have been corrected without
+// a restart of Cilium's agents, which is when people look here.
+func hostRouting(f Facts) opinion {
+	c := f.cilium()
+	routing, quoted := c.hostRouting()
+	replacement, _ := c.kubeProxyReplacement()
+	switch {
+	case f.gkeAnswers() && routing == Yes:
+		return rulesOut("%s But %s, which will end that when Cilium's agents restart.", gkeAnswers, quoted)
+	case f.gkeAnswers():
+		return rulesOut(gkeAnswers)
+	case !f.podIsTheNode():
+	case routing == Yes && f.vmAnswers() && f.HostNetwork == No && f.DataplaneV2 == No && f.NodeLabels[LabelMetadataServer] == "true":
+		return proves("The VM's metadata server answers on a node that runs GKE's, and %s, which turns on eBPF host routing: it skips the node's rule for metadata requests.", quoted)
+	case routing == Yes:
+		return suggests("The identity is the node's, and %s, which turns on eBPF host routing: it skips the node's rule for metadata requests.", quoted)
+	case routing == Unknown && c.State == Read:
+		return suggests("The identity is the node's, and it cannot be excluded that the settings turn on eBPF host routing: %s.", quoted)
+	case routing == No && replacement == Yes && f.vmAnswers() && !f.poolWithoutServer():
+		return suggests("The VM's metadata server answers although %s, which rules out eBPF host routing. Cilium's agents read that only when they start: it may have been corrected, and they not restarted.", quoted)
+	case routing == No:
+		return rulesOut("Cilium's settings do not turn on eBPF host routing: %s.", quoted)
+	}
+	return opinion{}
+}
+
+// hostRoutingRisk: editing the ConfigMap does nothing until Cilium's agents
+// restart. Then running Pods become the node within 5 seconds. Where it is not
+// known that Google does not configure Cilium, nothing is foretold.
+func hostRoutingRisk(f Facts) opinion {
+	routing, quoted := f.cilium().hostRouting()
+	switch {
+	case f.vmAnswers():
+		return threat(hostRouting(f))
+	case routing == Yes && f.DataplaneV2 == No:
+		return suggests("Pods still get the right identity, and %s, which turns on eBPF host routing when Cilium's agents restart: it skips the node's rule for metadata requests.", quoted)
+	}
+	return opinion{}
+}
+
+// localRedirect: while the backend of a policy is deleted or not ready, requests
+// silently reach the VM's server. Whether there is a policy is not known, only
+// whether Cilium would obey one.
+func localRedirect(f Facts) opinion {
+	on, quoted := f.cilium().flag("enable-local-redirect-policy", No)
+	switch {
+	case f.gkeAnswers():
+		return rulesOut(gkeAnswers)
+	case !f.podIsTheNode():
+	case on == No:
+		return rulesOut("Cilium obeys no local redirect policies: %s.", quoted)
+	case on == Yes && !f.poolWithoutServer():
+		return suggests("The identity is the node's, and %s: a policy for the metadata server lets requests through to the VM's while its backend is not ready.", quoted)
+	}
+	return opinion{}
+}
+
+// localRedirectRisk: without eBPF host routing GKE's own rule is behind the policy.
+func localRedirectRisk(f Facts) opinion {
+	c := f.cilium()
+	on, q1 := c.flag("enable-local-redirect-policy", No)
+	routing, q2 := c.hostRouting()
+	switch {
+	case f.vmAnswers():
+		return threat(localRedirect(f))
+	case on == Yes && routing == Yes && f.DataplaneV2 == No:
+		return suggests("Pods get the right identity, and %s while %s: if the node runs with eBPF host routing already, only a local redirect policy keeps requests from the VM's metadata server, and none does while the backend is not ready.", q1, q2)
+	}
+	return opinion{}
+}
+
+const vmIgnoresAddress = "The VM's metadata server answers, which gives the node's identity to every source address: masqLinkLocal changes nothing about that."
+
+// ciliumLinkLocal is a suspicion at most: whatever was set, GKE's server saw the
+// Pod's address if it was asked at all.
+func ciliumLinkLocal(f Facts) opinion {
+	linkLocal, quoted := f.masqueradesLinkLocal()
+	masquerade, q1 := f.cilium().flag("enable-bpf-masquerade", No)
+	agent, q2 := f.cilium().flag("enable-ip-masq-agent", No)
+	switch {
+	case f.vmAnswers():
+		return rulesOut(vmIgnoresAddress)
+	case !f.isHidden():
+	case linkLocal == No:
+		return rulesOut("Link-local addresses are not masqueraded: %s.", quoted)
+	case masquerade == No:
+		return rulesOut("Cilium does not masquerade by eBPF: %s.", q1)
+	case agent == No:
+		return rulesOut("Cilium does not read the ConfigMap ip-masq-agent: %s.", q2)
+	case linkLocal == Yes && masquerade == Yes && agent == Yes:
+		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s; %s and %s. Cilium was never measured to hide it, so look further if the remedy does not help.", quoted, q1, q2)
+	}
+	return opinion{}
+}
+
+// agentLinkLocal is a suspicion at most: iptables translates source addresses in
+// nat POSTROUTING, which packets to GKE's server on the node do not pass.
+func agentLinkLocal(f Facts) opinion {
+	linkLocal, quoted := f.masqueradesLinkLocal()
+	agent, q1 := f.cilium().flag("enable-ip-masq-agent", No)
+	switch {
+	case f.vmAnswers():
+		return rulesOut(vmIgnoresAddress)
+	case !f.isHidden():
+	case linkLocal == No:
+		return rulesOut("Link-local addresses are not masqueraded: %s.", quoted)
+	case agent == Yes:
+		return rulesOut("Cilium reads the ConfigMap ip-masq-agent in place of the ip-masq-agent: %s.", q1)
+	case linkLocal == Yes:
+		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s. That is a known report; which path of the node it takes is not.", quoted)
+	}
+	return opinion{}
+}
+
+// ciliumLinkLocalRisk and the next one are weak: ip-masq-agent acts without a
+// restart, so that a good verdict speaks against them. But a change of the path to
+// the server could expose the setting.
+func ciliumLinkLocalRisk(f Facts) opinion {
+	masquerade, _ := f.cilium().flag("enable-bpf-masquerade", No)
+	agent, _ := f.cilium().flag("enable-ip-masq-agent", No)
+	return linkLocalRisk(f, agent == Yes && masquerade == Yes)
+}
+
+func agentLinkLocalRisk(f Facts) opinion {
+	agent, _ := f.cilium().flag("enable-ip-masq-agent", No)
+	return linkLocalRisk(f, agent != Yes)
+}
+
+func linkLocalRisk(f Facts, obeyed bool) opinion {
+	linkLocal, quoted := f.masqueradesLinkLocal()
+	if linkLocal != Yes || !obeyed {
+		return opinion{}
+	}
+	return suggests("Pods get the right identity now, but by the settings requests to the metadata server may leave with the node's address, by which GKE's server cannot tell the Pod: %s.", quoted)
+}
+
+// sourceNAT: GKE's server tells Pods by their source address.
+func sourceNAT(f Facts) opinion {
+	linkLocal, _ := f.masqueradesLinkLocal()
+	switch {
+	case f.vmAnswers():
+		return rulesOut("The VM's metadata server answers, which gives the node's identity to every source address.")
+	case !f.isHidden() || linkLocal == Yes:
+	case f.in(identity.Unavailable):
+		return suggests("GKE's metadata server answers what it knows without a Pod, and fails when it is asked who the Pod is: something may hide the Pod's address from it.")
+	default:
+		return suggests("GKE's metadata server answers, and takes the Pod for %s. It tells Pods by their source address, so something may hide that.", quote(string(f.Verdict.Identity)))
+	}
+	return opinion{}
+}
+
+// nodeIdentityExpected: nothing is wrong with the identity, but it comes from a
+// server that knows no Pods.
+func nodeIdentityExpected(f Facts) opinion {
+	switch {
+	case !f.vmAnswers():
+		return opinion{}
+	case f.mixed():
+		return suggests("The VM's metadata server answered one request and GKE's another: %s.", quote(string(f.Verdict.Identity)))
+	}
+	return proves("The VM's metadata server answers, and the expected identity is the node's: %s. Every Pod of the node gets it, and a Pod that expects another gets the wrong one.", quote(string(f.Verdict.Identity)))
+}
+
+// pooledConnections: after the repair, connections that were kept alive stayed with
+// the VM's server in 9 of 10 cases, and tokens live for an hour.
+func pooledConnections(f Facts) opinion {
+	if !f.Recovered {
+		return opinion{}
+	}
+	return suggests("A wrong identity was handed out until a while ago. New connections are right, but those that clients keep alive stayed with the wrong server in 9 of 10 measured cases, and clients hold tokens for up to an hour.")
+}
+
+// ifVM makes the suspicion about the VM's server a risk, where it answers with an
+// identity that is right by chance.
+func ifVM(suspect func(Facts) opinion) func(Facts) opinion {
+	return func(f Facts) opinion {
+		if !f.vmAnswers() {
+			return opinion{}
+		}
+		return threat(suspect(f))
+	}
+}
+
+// threat is the opinion without what it excludes: nothing has gone wrong yet.
+func threat(o opinion) opinion {
+	if o.confidence == RulesOut {
+		return opinion{}
+	}
+	return o
+}

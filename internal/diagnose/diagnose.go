@@ -1,0 +1,254 @@
+// Package diagnose says why a verdict is bad, what will break one that is good,
+// and what to do about either.
+//
+// It is pure: facts in, findings out, no I/O, no clock, no logging. It never
+// decides a verdict and accuses nobody; a finding is for the person who was
+// paged. A cause needs evidence of its own: that the VM's metadata server answers
+// fits four causes alike, and so names none of them. Without evidence there is no
+// finding, and Missing says what could not be known.
+//
+// The facts about Cilium that no link is given for were measured with Cilium
+// 1.20 on Kubernetes 1.35, with GKE's DNAT rule and a server on 169.254.169.252:988.
+package diagnose
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// Cause is why Pods get a wrong identity or none, or what will bring that about.
+type Cause string
+
+// The causes, a closed set.
+const (
+	// EnvironmentOverride: a variable sends the probe, or other clients, elsewhere.
+	EnvironmentOverride Cause = "environment_override"
+	// HostNetwork: the agent's own Pod is in the node's network, and so is the node.
+	HostNetwork Cause = "host_network"
+	// NodePoolGCEMetadata: the node pool has no GKE metadata server.
+	NodePoolGCEMetadata Cause = "node_pool_gce_metadata"
+	// CiliumBPFHostRouting: eBPF host routing skips netfilter, and with it the rule
+	// that takes requests to GKE's metadata server (Cilium issues 28655 and 36685).
+	CiliumBPFHostRouting Cause = "cilium_bpf_host_routing"
+	// LocalRedirectDormant: a CiliumLocalRedirectPolicy whose backend is not ready
+	// lets requests through to the VM's server (Cilium issue 42574).
+	LocalRedirectDormant Cause = "local_redirect_dormant"
+	// CiliumBPFMasqueradeLinkLocal: Cilium's own ip-masq-agent masquerades link-local
+	// destinations, which could hide a Pod's address. No measurement has shown it.
+	CiliumBPFMasqueradeLinkLocal Cause = "cilium_bpf_masquerade_link_local"
+	// IPMasqAgentLinkLocal: the same by the ip-masq-agent that writes iptables rules.
+	IPMasqAgentLinkLocal Cause = "ip_masq_agent_link_local"
+	// SourceNAT: something else hides the Pod's address from GKE's metadata server.
+	SourceNAT Cause = "source_nat"
+	// ExpectationOutdated: WI_EXPECTED_EMAILS says something else than the annotations.
+	ExpectationOutdated Cause = "expectation_outdated"
+	// AnnotationMissing: the Kubernetes ServiceAccount names no service account.
+	AnnotationMissing Cause = "annotation_missing"
+	// AnnotationChanged: it was changed, and not everybody knows yet.
+	AnnotationChanged Cause = "annotation_changed"
+	// GSAMissing: IAM does not know the service account.
+	GSAMissing Cause = "gsa_missing"
+	// IAMBindingMissing: the Kubernetes ServiceAccount may not use it.
+	IAMBindingMissing Cause = "iam_binding_missing"
+	// Throttled: the metadata server, STS or IAM has too much to do.
+	Throttled Cause = "throttled"
+	// STSBlocked: the metadata server does not reach STS or IAM.
+	STSBlocked Cause = "sts_blocked"
+	// NetworkPolicy: the requests are dropped on the way.
+	NetworkPolicy Cause = "network_policy"
+	// MetadataServerDown: nothing listens, or it only fails.
+	MetadataServerDown Cause = "metadata_server_down"
+	// NotAMetadataServer: a proxy or metadata concealment answers.
+	NotAMetadataServer Cause = "not_a_metadata_server"
+	// NodeIdentityExpected: the VM's server answers with what happens to be expected.
+	NodeIdentityExpected Cause = "node_identity_expected"
+	// PooledConnections: after a repair, connections to the wrong server live on.
+	PooledConnections Cause = "pooled_connections"
+)
+
+// Causes lists all causes, in the order in which findings of the same confidence
+// are ranked.
+func Causes() []Cause { return causesOf(func(rule) bool { return true }) }
+
+// SuspectedCauses lists those that can explain a bad verdict.
+func SuspectedCauses() []Cause { return causesOf(func(r rule) bool { return r.suspect != nil }) }
+
+// RiskCauses lists those that can threaten a good one.
+func RiskCauses() []Cause { return causesOf(func(r rule) bool { return r.risk != nil }) }
+
+func causesOf(want func(rule) bool) []Cause {
+	var causes []Cause
+	for _, r := range rules() {
+		if want(r) {
+			causes = append(causes, r.cause)
+		}
+	}
+	return causes
+}
+
+// Confidence is how much the facts say about a cause.
+type Confidence string
+
+// The confidences, a closed set.
+const (
+	// Proves: the facts leave no other explanation that is known.
+	Proves Confidence = "proves"
+	// Suggests: the facts fit, and so would others; or a setting is known and what
+	// runs is not, since Cilium reads its ConfigMap only when it starts.
+	Suggests Confidence = "suggests"
+	// RulesOut: the facts contradict it.
+	RulesOut Confidence = "rules_out"
+)
+
+// Finding is what the facts say about one cause.
+type Finding struct {
+	Cause      Cause
+	Confidence Confidence
+	// Why quotes the facts that it rests on, in a few sentences. What comes from
+	// outside in it is short and printable.
+	Why    string
+	Remedy Remedy
+	// Runbook is a link to the section about the cause.
+	Runbook string
+}
+
+// Remedy is what to do about a cause, or about a fact that is missing.
+type Remedy struct {
+	Text string
+	// Commands are lines for a shell. Words in capital letters are to be filled in.
+	Commands []string
+}
+
+// Diagnosis is all that the facts say. Suspects are empty for a good verdict,
+// Risks and RuledOut the other way round. A bad verdict without suspects has no
+// known cause.
+type Diagnosis struct {
+	// Suspects explain a bad verdict, the most likely one first. A proof stands alone.
+	Suspects []Finding
+	// Risks are what can break a good verdict, or makes it worth less than it seems.
+	Risks []Finding
+	// RuledOut are the causes of a bad verdict that the facts exclude.
+	RuledOut []Finding
+	// Missing are the facts that would have told more.
+	Missing []Gap
+}
+
+// Diagnose judges every cause by the facts.
+func Diagnose(f Facts) Diagnosis {
+	d := Diagnosis{Missing: missing(f)}
+	if f.Verdict.State == identity.Match {
+		d.Risks = findings(f, func(r rule) func(Facts) opinion { return r.risk })
+		return d
+	}
+	for _, found := range findings(f, func(r rule) func(Facts) opinion { return r.suspect }) {
+		switch {
+		case found.Confidence == RulesOut:
+			found.Remedy = Remedy{}
+			d.RuledOut = append(d.RuledOut, found)
+		case len(d.Suspects) == 0 || d.Suspects[0].Confidence != Proves:
+			d.Suspects = append(d.Suspects, found)
+		}
+	}
+	return d
+}
+
+// findings asks one question of every rule, and ranks the answers.
+func findings(f Facts, question func(rule) func(Facts) opinion) []Finding {
+	var all []Finding
+	for _, r := range rules() {
+		ask := question(r)
+		if ask == nil || !f.judged() { // without a verdict there is nothing to explain
+			continue
+		}
+		o := ask(f)
+		if o.confidence == "" {
+			continue
+		}
+		// A probe of another server than Pods ask proves nothing about them.
+		if o.confidence == Proves && (f.mixed() || f.Environment.MetadataHost != "") {
+			o.confidence = Suggests
+		}
+		all = append(all, Finding{Cause: r.cause, Confidence: o.confidence, Why: o.why, Remedy: r.remedy(f), Runbook: r.page(f.Verdict.State)})
+	}
+	rank := []Confidence{Proves, Suggests, RulesOut}
+	slices.SortStableFunc(all, func(a, b Finding) int {
+		return cmp.Compare(slices.Index(rank, a.Confidence), slices.Index(rank, b.Confidence))
+	})
+	return all
+}
+
+// rule is all that is known about one cause.
+type rule struct {
+	cause   Cause
+	suspect func(Facts) opinion // of a bad verdict; nil: never
+	risk    func(Facts) opinion // of a good one; nil: never
+	remedy  func(Facts) Remedy
+	// pages are the sections of the runbooks by state, the one for the empty state
+	// is for all others.
+	pages map[identity.State]string
+}
+
+// rules is the table of causes. Causes of which a fact decides come before those
+// that are told from settings, and special ones before general ones.
+func rules() []rule {
+	const (
+		match, unavailable, mismatch = identity.Match, identity.Unavailable, identity.Mismatch
+
+		fallback = "WorkloadIdentityNodeFallback.md#"
+		outage   = "WorkloadIdentityMetadataUnavailable.md#"
+		foreign  = "WorkloadIdentityMismatch.md#"
+		unbound  = "WorkloadIdentityUnbound.md#causes-and-fixes"
+		denied   = "WorkloadIdentityTokenDenied.md#"
+		risk     = "WorkloadIdentityMasqueradeRisk.md#"
+	)
+	type pages = map[identity.State]string
+	address := pages{"": fallback + "5-something-hides-the-pods-address-gke", mismatch: foreign + "1-it-is-the-node-pools-account", unavailable: outage + "3-the-server-cannot-tell-which-pod-asks", match: risk + "2-link-local-addresses-are-masqueraded"}
+	return []rule{
+		{EnvironmentOverride, environmentOverride, environmentRisk, unsetVariables, pages{"": fallback + "6-none-of-these"}},
+		{HostNetwork, hostNetwork, ifVM(hostNetwork), leaveHostNetwork, pages{"": fallback + "4-the-agents-pod-is-hostnetwork-vm"}},
+		{NodePoolGCEMetadata, nodePool, ifVM(nodePool), enableMetadataServer, pages{"": fallback + "3-a-node-pool-without-gkes-metadata-server-vm"}},
+		{CiliumBPFHostRouting, hostRouting, hostRoutingRisk, useLegacyRouting, pages{
+			"":    fallback + "1-cilium-with-ebpf-host-routing-vm-the-most-likely-one",
+			match: risk + "1-ebpf-host-routing-is-about-to-come-the-most-likely-one",
+		}},
+		{LocalRedirectDormant, localRedirect, localRedirectRisk, dropLocalRedirect, pages{"": fallback + "2-a-local-redirect-policy-of-cilium-that-is-dormant-vm"}},
+		{CiliumBPFMasqueradeLinkLocal, ciliumLinkLocal, ciliumLinkLocalRisk, excludeLinkLocal, address},
+		{IPMasqAgentLinkLocal, agentLinkLocal, agentLinkLocalRisk, excludeLinkLocal, address},
+		{ExpectationOutdated, expectationOutdated, nil, correctExpectation, pages{"": fallback + "6-none-of-these", mismatch: foreign + "4-wi_expected_emails-is-out-of-date", identity.Unbound: unbound}},
+		{AnnotationMissing, annotationMissing, nil, annotate, pages{"": unbound}},
+		{AnnotationChanged, annotationChanged, nil, waitForAnnotation, pages{"": foreign + "3-the-annotation-was-changed-a-moment-ago", identity.Unbound: unbound}},
+		{SourceNAT, sourceNAT, nil, findSourceNAT, address},
+		{GSAMissing, gsaMissing, nil, correctAccount, pages{"": denied + "2-the-google-service-account-does-not-exist-no_service_account-404"}},
+		{IAMBindingMissing, bindingMissing, nil, bind, pages{"": denied + "1-the-binding-is-missing-denied-403-the-most-likely-one"}},
+		{Throttled, throttled, nil, askLess, pages{"": outage + "4-throttled"}},
+		{STSBlocked, stsBlocked, nil, openSTS, pages{"": outage + "5-sts-or-iam-is-not-reached"}},
+		{NetworkPolicy, networkPolicy, nil, allowEgress, pages{"": outage + "2-a-networkpolicy"}},
+		{MetadataServerDown, serverDown, nil, restartServer, pages{"": outage + "1-gke-metadata-server-is-down-or-a-redirect-leads-past-it"}},
+		{NotAMetadataServer, notAMetadataServer, nil, findProxy, pages{"": outage + "causes-and-fixes"}},
+		{NodeIdentityExpected, nil, nodeIdentityExpected, findWhyVM, pages{"": risk + "3-the-vms-metadata-server-answers-already"}},
+		{PooledConnections, nil, pooledConnections, restartPods, pages{"": fallback + "over"}},
+	}
+}
+
+// Runbooks is where the runbooks are published.
+const Runbooks = "https://github.com/workload-identity-exporter/workload-identity-exporter/blob/main/alerts/runbooks/"
+
+func (r rule) page(s identity.State) string {
+	if p, ok := r.pages[s]; ok {
+		return Runbooks + p
+	}
+	return Runbooks + r.pages[""]
+}
+
+// opinion is what a rule says; the zero value says nothing.
+type opinion struct {
+	confidence Confidence
+	why        string
+}
+
+func proves(why string, a ...any) opinion   { return opinion{Proves, fmt.Sprintf(why, a...)} }
+func suggests(why string, a ...any) opinion { return opinion{Suggests, fmt.Sprintf(why, a...)} }
+func rulesOut(why string, a ...any) opinion { return opinion{RulesOut, fmt.Sprintf(why, a...)} }

@@ -1,0 +1,105 @@
+package diagnose
+
+import "github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+
+// Causes why there is no usable answer. None says anything about a wrong identity.
+
+// outage is the failure that the verdict Unavailable rests on.
+func (f Facts) outage() (identity.Endpoint, *identity.Failure) {
+	if !f.in(identity.Unavailable) || f.vmAnswers() {
+		return "", nil
+	}
+	return f.failure()
+}
+
+// answered reports whether any request of the probe got an HTTP answer, of
+// whatever kind: then there is a way, and somebody at its end.
+func (f Facts) answered() bool {
+	for _, r := range f.Observation.Requests() {
+		if r.OK() || (r.Asked && r.Failure.Status != 0) {
+			return true
+		}
+	}
+	return false
+}
+
+// all reports whether every request of the probe failed for this reason.
+func (f Facts) all(reason identity.Reason) bool {
+	for _, r := range f.Observation.Requests() {
+		if r.Asked && (r.Failure == nil || r.Failure.Reason != reason) {
+			return false
+		}
+	}
+	return true
+}
+
+// throttled: 429 and 499 are answers of the server itself, the second one when its
+// queue of 500 connections is full.
+func throttled(f Facts) opinion {
+	endpoint, failure := f.outage()
+	if failure == nil || failure.Reason != identity.Throttled {
+		return opinion{}
+	}
+	return proves("The request for the %s was answered with HTTP %d: too many requests.", endpoint, failure.Status)
+}
+
+// stsBlocked: the email needs nobody outside of the node, and a token does.
+func stsBlocked(f Facts) opinion {
+	endpoint, failure := f.outage()
+	switch {
+	case failure == nil:
+	case endpoint == identity.EndpointToken && failure.Reason == identity.Timeout:
+		return suggests("The server gives the email and no token by the deadline, for which it asks STS and IAM.")
+	case endpoint == identity.EndpointToken && failure.Reason == identity.ServerError:
+		return suggests("The server gives the email and fails with HTTP %d to get a token, for which it asks STS and IAM.", failure.Status)
+	}
+	return opinion{}
+}
+
+func serverDown(f Facts) opinion {
+	endpoint, failure := f.outage()
+	switch {
+	case failure == nil:
+	case f.all(identity.ServerError):
+		return suggests("The metadata server answers every request with an error, HTTP %d.", failure.Status)
+	case failure.Reason == identity.NotFound: // for machine-type too, which looks like GKE's server
+		return suggests("A server answers, and does not know the path for the %s, as one that starts.", endpoint)
+	case f.answered():
+		return rulesOut("The metadata server answers a part of the requests of a probe.")
+	case failure.Reason == identity.Unreachable:
+		if on, quoted := f.cilium().flag("enable-local-redirect-policy", No); on == Yes {
+			return suggests("No request of the probe reached a server (%s), and %s: a local redirect policy may lead past the address on which gke-metadata-server listens.", quote(failure.Detail), quoted)
+		}
+		return suggests("No request of the probe reached a server: %s.", quote(failure.Detail))
+	case failure.Reason == identity.Timeout:
+		return suggests("No request of the probe was answered by the deadline, as by a server that hangs.")
+	}
+	return opinion{}
+}
+
+// networkPolicy: policies drop packets without a word, all to one address alike.
+func networkPolicy(f Facts) opinion {
+	_, failure := f.outage()
+	switch {
+	case failure == nil:
+	case f.answered():
+		return rulesOut("A server answers a part of the requests of a probe, and a policy would drop all of them.")
+	case f.all(identity.Timeout):
+		return suggests("No request of the probe was answered by the deadline, as if a policy dropped them.")
+	}
+	return opinion{}
+}
+
+// notAMetadataServer: no metadata server redirects, or answers like this.
+func notAMetadataServer(f Facts) opinion {
+	endpoint, failure := f.outage()
+	if failure == nil {
+		return opinion{}
+	}
+	switch failure.Reason {
+	case identity.Redirect, identity.Malformed, identity.Denied:
+		return suggests("The answer to the request for the %s is none of a metadata server: %s.", endpoint, quote(failure.Error()))
+	default:
+		return opinion{}
+	}
+}

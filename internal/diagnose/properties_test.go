@@ -1,0 +1,376 @@
+package diagnose_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// check holds what is true of every diagnosis.
+func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
+	t.Helper()
+	judged := slices.Contains([]identity.State{identity.NodeFallback, identity.Mismatch, identity.Unbound, identity.TokenDenied, identity.Unavailable, identity.Match}, f.Verdict.State)
+	switch match := f.Verdict.State == identity.Match; {
+	case !judged && len(d.Suspects)+len(d.Risks)+len(d.RuledOut) > 0:
+		t.Errorf("%s: findings %+v without a verdict", f.Verdict.State, d)
+	case match && len(d.Suspects)+len(d.RuledOut) > 0:
+		t.Errorf("a match has suspects %v and excludes %v", causes(d.Suspects), causes(d.RuledOut))
+	case !match && len(d.Risks) > 0:
+		t.Errorf("%s has the risks %v", f.Verdict.State, causes(d.Risks))
+	}
+
+	seen := map[diagnose.Cause]bool{}
+	for _, list := range []struct {
+		findings []diagnose.Finding
+		causes   []diagnose.Cause
+		excludes bool
+	}{
+		{d.Suspects, suspectedCauses, false},
+		{d.Risks, riskCauses, false},
+		{d.RuledOut, suspectedCauses, true},
+	} {
+		for i, found := range list.findings {
+			if seen[found.Cause] || !slices.Contains(list.causes, found.Cause) {
+				t.Errorf("%s is found twice, or is no such cause", found.Cause)
+			}
+			seen[found.Cause] = true
+			if list.excludes != (found.Confidence == diagnose.RulesOut) {
+				t.Errorf("%s: confidence %s", found.Cause, found.Confidence)
+			}
+			if i > 0 && found.Confidence == diagnose.Proves && list.findings[i-1].Confidence != diagnose.Proves {
+				t.Errorf("%s is proven and ranks below %s", found.Cause, list.findings[i-1].Cause)
+			}
+			if !isSentence(found.Why) || len(found.Why) > 900 {
+				t.Errorf("%s: why is no sentence: %q", found.Cause, found.Why)
+			}
+			if !list.excludes && (!isSentence(found.Remedy.Text) || len(found.Remedy.Commands) == 0) {
+				t.Errorf("%s: the remedy is no sentence, or has no commands: %+v", found.Cause, found.Remedy)
+			}
+			if !strings.HasPrefix(found.Runbook, diagnose.Runbooks) || !strings.Contains(found.Runbook, "#") {
+				t.Errorf("%s: runbook %s", found.Cause, found.Runbook)
+			}
+		}
+	}
+	if len(d.Suspects) > 1 && d.Suspects[0].Confidence == diagnose.Proves {
+		t.Errorf("a proof is beside other suspects: %v", causes(d.Suspects))
+	}
+	for _, g := range d.Missing {
+		if !isSentence(g.Fact) || !isSentence(g.Remedy.Text) {
+			t.Errorf("a gap is no sentence: %+v", g)
+		}
+	}
+
+	suspected := func(list ...diagnose.Cause) bool {
+		return slices.ContainsFunc(list, func(c diagnose.Cause) bool { return slices.Contains(causes(d.Suspects), c) })
+	}
+	ofVM := []diagnose.Cause{diagnose.HostNetwork, diagnose.NodePoolGCEMetadata, diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant}
+	ofAddress := []diagnose.Cause{diagnose.SourceNAT, diagnose.IPMasqAgentLinkLocal, diagnose.CiliumBPFMasqueradeLinkLocal}
+	if f.Verdict.Server == gke && suspected(ofVM...) {
+		t.Errorf("GKE's server answers, and a cause for the VM's is suspected: %v", causes(d.Suspects))
+	}
+	if f.Verdict.Server == vm && suspected(ofAddress...) {
+		t.Errorf("the VM's server answers, and the Pod's address is suspected: %v", causes(d.Suspects))
+	}
+	if suspected(ofVM...) && suspected(ofAddress...) {
+		t.Errorf("suspects that exclude each other: %v", causes(d.Suspects))
+	}
+	// What was not read, or is Google's, is no evidence.
+	if f.Cilium.State != diagnose.Read || f.DataplaneV2 == diagnose.Yes {
+		for _, c := range causes(slices.Concat(d.Suspects, d.Risks)) {
+			if c == diagnose.CiliumBPFHostRouting || c == diagnose.LocalRedirectDormant || c == diagnose.CiliumBPFMasqueradeLinkLocal {
+				t.Errorf("%s without settings", c)
+			}
+		}
+	}
+}
+
+// isSentence reports whether s is printable, begins with a capital letter and ends
+// with a stop.
+func isSentence(s string) bool {
+	return len(s) > 2 && s[0] >= 'A' && s[0] <= 'Z' && s[len(s)-1] == '.' && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// The sets do not change, and check is called often.
+var suspectedCauses, riskCauses = diagnose.SuspectedCauses(), diagnose.RiskCauses()
+
+// worlds calls f with every combination of facts.
+func worlds(f func(diagnose.Facts)) {
+	var states []fact
+	for _, by := range []identity.Server{vm, gke, unknown} {
+		states = append(states, fallback(by), match(by), verdict(identity.Mismatch, other, by), verdict(identity.Unbound, pool, by),
+			verdict(identity.Unbound, principal, by), verdict(identity.UnknownExpectation, other, by), verdict(identity.Stale, node, by), verdict(identity.Starting, "", by))
+		for _, r := range identity.Reasons(identity.EndpointToken) {
+			x, failing := failure(r, 500), by
+			states = append(states, refused(r, 403), failed(failing, x, nil, nil), failed(failing, nil, x, nil), failed(failing, x, x, x),
+				all(refused(r, 403), func(f *diagnose.Facts) { f.Verdict.Server = failing }))
+		}
+		states = append(states, failed(by, failure(identity.Timeout, 0), failure(identity.Timeout, 0), failure(identity.Timeout, 0)))
+	}
+	settings := []fact{
+		ciliumIs(diagnose.NotRead), ciliumIs(diagnose.Forbidden), ciliumIs(diagnose.Absent),
+		bypass, legacy, redirect, ownMasq, cilium("enable-bpf-masquerade", "true", "kube-proxy-replacement", "partial"),
+	}
+	masq := []fact{ipMasqIs(diagnose.Forbidden), ipMasqIs(diagnose.Absent), ipMasq(linkLocal), ipMasq("garbage")}
+	places := []fact{
+		all(), all(podNetwork, withServer), all(podNetwork, noServer), all(hostNetwork, noServer), all(hostNetwork, withServer), noServer,
+	}
+	planes := []fact{all(), v1, v2}
+	accounts := []fact{
+		all(), configured(app), all(annotations(), recovered), all(configured(app), annotations(identity.AnnotationReturnPrincipal, "true")),
+		all(configured(app), annotations(identity.AnnotationServiceAccount, string(other))),
+		all(annotations(identity.AnnotationServiceAccount, string(other)), replaced(annotated(other)), variables("HTTP_PROXY")),
+		all(replaced(annotated(node)), probes("x")),
+	}
+	for _, state := range states {
+		for i, setting := range settings {
+			for _, m := range masq {
+				for j, place := range places {
+					for k, plane := range planes {
+						// Accounts and the datapath do not meet in a rule, so not all pairs are needed.
+						f(facts(state, setting, m, place, plane, accounts[(i+j+k)%len(accounts)]))
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestEveryCombination(t *testing.T) {
+	reached := map[diagnose.Cause]int{}
+	links, remedies := map[string]bool{}, map[string]bool{}
+	n := 0
+	worlds(func(f diagnose.Facts) {
+		n++
+		d := diagnose.Diagnose(f)
+		check(t, f, d)
+		for _, found := range slices.Concat(d.Suspects, d.Risks) {
+			reached[found.Cause]++
+			links[found.Runbook] = true
+			remedies[found.Remedy.Text+"\n"+strings.Join(found.Remedy.Commands, "\n")] = true
+		}
+		if t.Failed() {
+			t.Fatalf("facts: %+v", f)
+		}
+	})
+	for _, c := range diagnose.Causes() {
+		if reached[c] == 0 {
+			t.Errorf("%s is never found", c)
+		}
+	}
+	t.Logf("%d combinations, %d remedies, %d sections", n, len(remedies), len(links))
+	for link := range links {
+		lookUp(t, link)
+	}
+	agree(t, remedies)
+}
+
+// agree fails unless the runbooks name what the remedies name.
+func agree(t *testing.T, remedies map[string]bool) {
+	t.Helper()
+	files, err := filepath.Glob("../../alerts/runbooks/*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var runbooks []byte
+	for _, file := range append(files, "../../docs/configuration.md") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		runbooks = append(runbooks, text...)
+	}
+	terms := regexp.MustCompile(`[a-z]+(?:-[a-z0-9]+){2,}|\bWI_[A-Z_]+|[a-z]+\.googleapis\.com|\bmasq[A-Z]\w+|\bnonMasq\w+|roles/[\w.]+|GKE_METADATA|bpf\.\w+|169\.254\.\d+\.\d+/\d+|--workload-metadata`)
+	for remedy := range remedies {
+		for _, term := range terms.FindAllString(remedy, -1) {
+			if !bytes.Contains(runbooks, []byte(term)) {
+				t.Errorf("no runbook names %s, as this remedy does: %s", term, remedy)
+			}
+		}
+	}
+}
+
+// The facts are only read, and the same facts give the same diagnosis.
+func TestDiagnoseIsPure(t *testing.T) {
+	f := facts(fallback(vm), known, redirect, ipMasq(linkLocal), annotations("a", "b"), variables("HTTP_PROXY"))
+	before := facts(fallback(vm), known, redirect, ipMasq(linkLocal), annotations("a", "b"), variables("HTTP_PROXY"))
+	first, second := diagnose.Diagnose(f), diagnose.Diagnose(f)
+	if !reflect.DeepEqual(first, second) {
+		t.Errorf("two diagnoses of the same facts: %+v and %+v", first, second)
+	}
+	if !reflect.DeepEqual(f, before) {
+		t.Errorf("the facts were changed: %+v", f)
+	}
+}
+
+func TestCausesAreAClosedSet(t *testing.T) {
+	all := diagnose.Causes()
+	if want := slices.Compact(slices.Sorted(slices.Values(all))); len(all) != 20 || len(want) != len(all) {
+		t.Errorf("causes %v: want 20, each once", all)
+	}
+	for _, c := range slices.Concat(suspectedCauses, riskCauses) {
+		if !slices.Contains(all, c) {
+			t.Errorf("%s is not among the causes", c)
+		}
+	}
+	if got := len(riskCauses); got != 9 {
+		t.Errorf("%d risks, want 9", got)
+	}
+	for _, c := range all {
+		if !regexp.MustCompile("^[a-z_]+$").MatchString(string(c)) {
+			t.Errorf("%q is no value of a label", c)
+		}
+	}
+}
+
+// lookUp fails unless the link leads to a section of a runbook of ours.
+func lookUp(t *testing.T, link string) {
+	t.Helper()
+	file, anchor, _ := strings.Cut(strings.TrimPrefix(link, diagnose.Runbooks), "#")
+	text, err := os.ReadFile(filepath.Join("../../alerts/runbooks", file))
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	for _, heading := range regexp.MustCompile(`(?m)^##+ (.*)$`).FindAllSubmatch(text, -1) {
+		if slug(string(heading[1])) == anchor {
+			return
+		}
+	}
+	t.Errorf("%s has no section #%s", file, anchor)
+}
+
+// slug is GitHub's anchor of a heading.
+func slug(heading string) string {
+	heading = regexp.MustCompile(`[^a-z0-9_ -]`).ReplaceAllString(strings.ToLower(heading), "")
+	return strings.ReplaceAll(heading, " ", "-")
+}
+
+func TestRunbooksAreWhereTheAlertsSayTheyAre(t *testing.T) {
+	values, err := os.ReadFile("../../alerts/values.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(values), "runbooks: "+strings.TrimSuffix(diagnose.Runbooks, "/")+"\n") {
+		t.Errorf("alerts/values.yaml does not have %s", diagnose.Runbooks)
+	}
+}
+
+// hostile is what a name, an annotation or a server could hold.
+var hostile = []string{
+	"$(reboot)", "`reboot`", "a;reboot", "a'b", `a"b`, "a b", "a\nreboot", "a|b", "a>b", "a&b", "-x", "--all", "{a,b}", "~", "*", "a\\", "#a", "!1",
+	"a\x1b[31m", "a\u202eb", "ä", strings.Repeat("x", 5000), "[a]", "a/../b", "\x00", "\xff\xfe",
+}
+
+// Commands are pasted into shells: what is foreign and could mean something there
+// is left out of them.
+func TestCommandsHoldNothingForeign(t *testing.T) {
+	commands := func(fill func(string) string) []string {
+		var lines []string
+		for _, state := range []fact{
+			fallback(vm), fallback(gke), match(gke), match(vm), verdict(identity.Mismatch, other, gke), verdict(identity.Unbound, pool, gke), refused(identity.Denied, 403),
+			refused(identity.NoServiceAccount, 404), failed(gke, failure(identity.ServerError, 500), nil, nil), failed(gke, nil, failure(identity.Throttled, 429), nil),
+			failed(unknown, failure(identity.Timeout, 0), nil, failure(identity.Timeout, 0)), failed(gke, nil, failure(identity.Timeout, 0), nil),
+			verdict(identity.UnknownExpectation, other, gke), failed(unknown, failure(identity.Redirect, 302), nil, nil),
+		} {
+			for _, setting := range []fact{redirect, legacy, ciliumIs(diagnose.Forbidden)} {
+				for _, place := range []fact{all(), all(podNetwork, noServer), hostNetwork, all(podNetwork, withServer), recovered} {
+					f := facts(state, setting, place, v1, ipMasq(linkLocal), variables("HTTP_PROXY"))
+					if x := fill("x"); x != "" {
+						f.Self = diagnose.Self{Namespace: fill("namespace"), ServiceAccount: fill("ksa"), Node: fill("node"), Pod: fill("pod"), Project: fill("project")}
+						f.Expectation = annotated(identity.Identity(fill("app") + "@p.iam.gserviceaccount.com"))
+						f.Cilium.Namespace, f.IPMasqAgent.Namespace = fill("cilium"), fill("masq")
+						f.Verdict.Identity = identity.Identity(fill("id"))
+						if f.NodeLabels != nil {
+							f.NodeLabels["cloud.google.com/gke-nodepool"] = fill("pool")
+						}
+						if f.Observation.Email.Failure != nil {
+							f.Observation.Email.Failure.Detail = fill("detail")
+						}
+						if f.Annotations = map[string]string{identity.AnnotationServiceAccount: fill("annotation")}; f.Verdict.State == identity.UnknownExpectation {
+							f.Annotations = nil
+						}
+					}
+					d := diagnose.Diagnose(f)
+					check(t, f, d)
+					for _, found := range slices.Concat(d.Suspects, d.Risks) {
+						lines = append(lines, found.Remedy.Commands...)
+					}
+					for _, g := range d.Missing {
+						lines = append(lines, g.Remedy.Commands...)
+					}
+				}
+			}
+		}
+		slices.Sort(lines)
+		return slices.Compact(lines)
+	}
+
+	const foreign = "zzz"
+	words := strings.Join(commands(func(s string) string { return foreign + s }), "\n")
+	for _, name := range []string{"namespace", "ksa", "node", "pod", "project", "app@p.iam.gserviceaccount.com", "cilium", "masq", "pool"} {
+		if !strings.Contains(words, foreign+name) {
+			t.Errorf("no command has the known %s:\n%s", name, words)
+		}
+	}
+	for _, h := range hostile {
+		for _, c := range commands(func(s string) string { return h + foreign + s }) {
+			if strings.Contains(c, foreign) || strings.ContainsFunc(c, func(r rune) bool { return r < ' ' || r > '~' }) {
+				t.Errorf("%q is in the command %q", h, c)
+			}
+		}
+	}
+	sh, err := exec.LookPath("sh")
+	if err != nil {
+		t.Skip("no shell to read the commands with")
+	}
+	if out, err := exec.Command(sh, "-n", "-c", words).CombinedOutput(); err != nil {
+		t.Errorf("a shell does not read the commands: %v\n%s", err, out)
+	}
+}
+
+// Of two expected accounts neither is put into a command.
+func TestCommandsNameTheOnlyExpectedAccount(t *testing.T) {
+	for _, tt := range []struct {
+		expected identity.Expectation
+		want     string
+	}{
+		{identity.Expect(app), " " + string(app)},
+		{identity.Expect(pool, app), " " + string(app)},
+		{identity.Expect(app, other), " GSA@PROJECT.iam.gserviceaccount.com"},
+		{identity.Expect(pool), " GSA@PROJECT.iam.gserviceaccount.com"},
+	} {
+		f := facts(refused(identity.Denied, 403))
+		f.Expectation = tt.expected
+		if got := diagnose.Diagnose(f).Suspects[0].Remedy.Commands[0]; !strings.HasSuffix(got, tt.want) {
+			t.Errorf("%s: got %q, want it to end with %q", tt.expected, got, tt.want)
+		}
+	}
+}
+
+// A value from outside is cut in the explanation, and cannot move a terminal.
+func TestQuotedValuesAreShortAndPrintable(t *testing.T) {
+	for _, h := range append(hostile, strings.Repeat("ä", 5000), strings.Repeat("\"", 5000)) {
+		for _, f := range []diagnose.Facts{
+			facts(fallback(vm), known, cilium("enable-bpf-masquerade", h, "kube-proxy-replacement", "true")),
+			facts(fallback(vm), podNetwork, labels(diagnose.LabelMetadataServer, h)),
+			facts(verdict(identity.Unbound, pool, gke), annotations(identity.AnnotationServiceAccount, h)),
+			facts(configured(identity.Identity(h)), verdict(identity.Mismatch, identity.Identity(h), gke), annotations(identity.AnnotationServiceAccount, h)),
+			facts(verdict(identity.Mismatch, identity.Identity(h), gke), replaced(annotated(identity.Identity(h)))),
+			facts(fallback(vm), probes(h), variables(h)),
+			facts(fallback(vm), ciliumIs(diagnose.Absent), podNetwork, withServer, func(f *diagnose.Facts) { f.Cilium.Namespace = h }),
+			facts(failed(unknown, &identity.Failure{Reason: identity.Malformed, Detail: h}, nil, nil)),
+			facts(failed(unknown, &identity.Failure{Reason: identity.Unreachable, Detail: h}, failure(identity.Unreachable, 0), failure(identity.Unreachable, 0))),
+		} {
+			check(t, f, diagnose.Diagnose(f))
+		}
+	}
+}
