@@ -28,6 +28,15 @@ func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
 // run is the program: what it returns is the exit code.
 func run(args []string, stdout, stderr io.Writer) int {
+	// net/http writes what a server sends unasked to the standard logger, where a
+	// token could be in it.
+	log.SetOutput(io.Discard)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	if len(args) > 0 && args[0] == "check" {
+		go stopOnSignal(cancel)
+		return check(ctx, args[1:], stdout, stderr)
+	}
 	flags := flag.NewFlagSet("workload-identity-exporter", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	version := flags.Bool("version", false, "")
@@ -47,17 +56,12 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	beSmall()
-	// net/http writes what a server sends unasked to the standard logger, where a
-	// token could be in it.
-	log.SetOutput(io.Discard)
 	settings, err := config.Load()
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter: the configuration is wrong, see workload-identity-exporter -help\n%v\n", err)
 		return exitUsage
 	}
 
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
 	go stopOnSignal(cancel)
 	if err := serve(ctx, settings, stderr); err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter: %v\n", err)
@@ -86,6 +90,7 @@ ServiceAccount it needs no configuration.
 
 Usage:
   workload-identity-exporter            probe and serve metrics until SIGTERM
+  workload-identity-exporter check      judge once: check -help tells more
   workload-identity-exporter -version   print the version
   workload-identity-exporter -help      print this text
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
@@ -24,33 +25,24 @@ import (
 // serve wires the parts and runs them until the context ends.
 func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 	build := buildInfo()
-	userAgent := "workload-identity-exporter/" + build.Version
 	log := newLogger(logs, c.LogFormat, c.LogLevel)
-
-	mounted, tokenErr := kube.SelfFromToken(c.ServiceAccountDirectory)
-	self := kube.Self{Namespace: c.PodNamespace, ServiceAccount: c.ServiceAccount, Node: c.NodeName, Pod: c.PodName}.Or(mounted)
-	warnings := distrust(c)
-	if tokenErr != nil {
-		warnings = append(warnings, tokenErr.Error())
+	counters := exporter.NewCounters()
+	p, err := assemble(c, counters, log)
+	if err != nil {
+		return err
 	}
-	for _, w := range warnings {
+	self := p.self
+	for _, w := range p.warnings {
 		log.Warn("The configuration is doubtful", "warning", w)
 	}
-
-	counters := exporter.NewCounters()
-	expect, err := expecter(c, self, userAgent, counters.KubernetesRequest)
-	if err != nil {
-		return err
+	var reporter *kube.Reporter
+	if p.reader != nil && (c.Events || c.NodeCondition) {
+		reporter = kube.NewReporter(p.reader, self, c.Events, c.NodeCondition, log)
+		p.options.Changed = func(s *agent.Snapshot) {
+			reporter.Report(kube.Report{Verdict: s.Verdict, Expected: s.Expectation.String(), Suspects: s.Diagnosis.Suspects})
+		}
 	}
-	nodes, err := c.NodeAccounts()
-	if err != nil {
-		return err
-	}
-	loop := agent.New(agent.Options{
-		Prober: metadata.New(c.MetadataHost, c.ProbeTimeout, userAgent), Expect: expect, Recorder: counters, Logger: log, Nodes: nodes,
-		Interval: c.ProbeInterval, Timeout: c.ProbeTimeout, TokenInterval: c.TokenInterval,
-		ExpectationInterval: c.ExpectationInterval, StartupGrace: c.StartupGrace,
-	})
+	loop := agent.New(p.options)
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(counters, exporter.NewGauges(loop.Snapshot, build, c.MetadataHost))
@@ -63,7 +55,7 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 		Address: c.ListenAddress, ConfigFile: c.WebConfigFile, Gatherer: registry, Snapshot: loop.Snapshot, Alive: loop.Alive, Logger: log,
 		About: web.About{
 			Version: build.Version, Node: self.Node, Pod: self.Pod, Namespace: self.Namespace, ServiceAccount: self.ServiceAccount,
-			MetadataHost: c.MetadataHost, Warnings: warnings, Settings: settingsOf(c),
+			MetadataHost: c.MetadataHost, Warnings: p.warnings, Settings: settingsOf(c),
 		},
 	})
 	if err != nil {
@@ -75,14 +67,63 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return server.Run(ctx) })
 	group.Go(func() error { loop.Run(ctx); return nil })
+	if reporter != nil {
+		group.Go(func() error { reporter.Run(ctx); return nil })
+	}
 	err = group.Wait()
 	log.Info("Stopped")
 	return err
 }
 
+// parts are what the loop and a single check have in common.
+type parts struct {
+	options  agent.Options
+	self     kube.Self
+	reader   *kube.Reader // nil where there is no API server
+	warnings []string
+}
+
+func assemble(c config.Config, counters *exporter.Counters, log *slog.Logger) (parts, error) {
+	userAgent := "workload-identity-exporter/" + version
+	mounted, tokenErr := kube.SelfFromToken(c.ServiceAccountDirectory)
+	self := kube.Self{Namespace: c.PodNamespace, ServiceAccount: c.ServiceAccount, Node: c.NodeName, Pod: c.PodName}.Or(mounted)
+	var warnings []string
+	if tokenErr != nil {
+		warnings = append(warnings, tokenErr.Error())
+	}
+	environment := surroundingVariables(c)
+	warnings = append(warnings, distrust(c)...)
+	nodes, err := c.NodeAccounts()
+	if err != nil {
+		return parts{}, err
+	}
+	o := agent.Options{
+		Prober: metadata.New(c.MetadataHost, c.ProbeTimeout, userAgent), Recorder: counters, Logger: log, Nodes: nodes,
+		Interval: c.ProbeInterval, Timeout: c.ProbeTimeout, TokenInterval: c.TokenInterval,
+		ExpectationInterval: c.ExpectationInterval, StartupGrace: c.StartupGrace,
+		HostNetwork: hostNetwork(c), Environment: environment, Self: diagnose.Self{Namespace: self.Namespace, ServiceAccount: self.ServiceAccount, Node: self.Node, Pod: self.Pod, Project: self.Project},
+	}
+	reader, readerErr := newReader(c, userAgent, counters.KubernetesRequest)
+	if readerErr == nil {
+		o.Surroundings = func(ctx context.Context) diagnose.Facts { return reader.Surroundings(ctx, self, c.CiliumNamespace) }
+	}
+	if o.Expect, err = expecter(c, self, reader, readerErr); err != nil {
+		return parts{}, err
+	}
+	return parts{self: self, reader: reader, warnings: warnings, options: o}, nil
+}
+
+func newReader(c config.Config, userAgent string, observe func(kube.Resource, kube.Reason)) (*kube.Reader, error) {
+	cluster, err := kube.Config(c.ServiceAccountDirectory)
+	if err != nil {
+		return nil, err
+	}
+	return kube.NewReader(cluster, userAgent, observe)
+}
+
 // expecter is where the expected identity comes from: the configuration, or the
 // annotations of the Pod's own ServiceAccount.
-func expecter(c config.Config, self kube.Self, userAgent string, observe func(kube.Resource, kube.Reason)) (func(context.Context) (identity.Expectation, error), error) {
+func expecter(c config.Config, self kube.Self, reader *kube.Reader, readerErr error) (func(context.Context) (identity.Expectation, error), error) {
 	configured, err := c.Expectation()
 	if err != nil || configured.Known() {
 		return func(context.Context) (identity.Expectation, error) { return configured, nil }, err
@@ -92,18 +133,38 @@ func expecter(c config.Config, self kube.Self, userAgent string, observe func(ku
 	fail := func(err error) (func(context.Context) (identity.Expectation, error), error) {
 		return func(context.Context) (identity.Expectation, error) { return identity.Expectation{}, err }, nil
 	}
-	cluster, err := kube.Config(c.ServiceAccountDirectory)
-	if err != nil {
-		return fail(fmt.Errorf("%w: set WI_EXPECTED_EMAILS", err))
+	if readerErr != nil {
+		return fail(fmt.Errorf("%w: set WI_EXPECTED_EMAILS", readerErr))
 	}
 	if self.Namespace == "" || self.ServiceAccount == "" {
 		return fail(errors.New("the Pod's ServiceAccount is not known: set WI_POD_NAMESPACE and WI_SERVICE_ACCOUNT from the downward API, or WI_EXPECTED_EMAILS"))
 	}
-	reader, err := kube.NewReader(cluster, userAgent, observe)
-	if err != nil {
-		return nil, err
-	}
 	return func(ctx context.Context) (identity.Expectation, error) { return reader.Expectation(ctx, self) }, nil
+}
+
+// hostNetwork tells by the two addresses whether the Pod is in the node's network.
+func hostNetwork(c config.Config) diagnose.Tristate {
+	switch {
+	case c.PodAddress == "" || c.NodeAddress == "":
+		return diagnose.Unknown
+	case c.PodAddress == c.NodeAddress:
+		return diagnose.Yes
+	}
+	return diagnose.No
+}
+
+// surroundingVariables are those that send other clients than the prober elsewhere.
+func surroundingVariables(c config.Config) diagnose.Environment {
+	var e diagnose.Environment
+	if c.MetadataHost != metadata.DefaultHost {
+		e.MetadataHost = c.MetadataHost
+	}
+	for _, name := range []string{"GCE_METADATA_HOST", "GOOGLE_APPLICATION_CREDENTIALS", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy"} {
+		if os.Getenv(name) != "" {
+			e.Variables = append(e.Variables, name)
+		}
+	}
+	return e
 }
 
 // distrust lists what in the environment could make people believe something

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -32,7 +33,7 @@ type Recorder interface {
 	Panicked()
 }
 
-// Options are the parts and settings of an Agent. All but Wall and Random must be set.
+// Options are the parts and settings of an Agent. Those up to StartupGrace must be set.
 type Options struct {
 	Prober   Prober
 	Expect   func(context.Context) (identity.Expectation, error)
@@ -51,6 +52,17 @@ type Options struct {
 	// StartupGrace is how long a start may take before "cannot tell" is stated.
 	StartupGrace time.Duration
 
+	// Surroundings reads the settings that may explain a bad verdict; nil: they are
+	// not known. It returns what it has when its context ends.
+	Surroundings func(context.Context) diagnose.Facts
+	// Changed is told when another state is published, with its causes; nil: nobody is.
+	// It must not block.
+	Changed func(*Snapshot)
+	// HostNetwork, Environment and Self are facts that do not change.
+	HostNetwork diagnose.Tristate
+	Environment diagnose.Environment
+	Self        diagnose.Self
+
 	// Wall is the wall clock, time.Now by default.
 	Wall func() time.Time
 	// Random returns a number in [0,1), rand.Float64 by default.
@@ -66,7 +78,10 @@ type Agent struct {
 	heartbeat   atomic.Pointer[time.Time]
 	expectation expectation
 	token       token
+	causes      causes
 	panicked    bool
+	// confirmsFirst: the first match after the start is confirmed as well.
+	confirmsFirst bool
 }
 
 // New returns an agent in the state Starting.
@@ -77,13 +92,14 @@ func New(o Options) *Agent {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	a := &Agent{Options: o, started: time.Now(), expectation: newExpectation()}
+	a := &Agent{Options: o, started: time.Now(), expectation: newExpectation(), causes: newCauses()}
 	a.published.Store(&Snapshot{
 		Verdict:    identity.Verdict{State: identity.Starting, Server: identity.ServerUnknown, Why: "no probe has finished yet"},
 		Since:      o.Wall(),
 		heard:      a.started,
 		staleAfter: max(3*max(o.Interval, o.Timeout), o.StartupGrace),
 	})
+	a.causes.next = a.started.Add(surroundingsFrom + time.Duration(a.Random()*float64(surroundingsBy-surroundingsFrom)))
 	a.beat()
 	return a
 }
@@ -142,7 +158,12 @@ func (a *Agent) cycle(ctx context.Context) {
 		o, v = a.confirm(ctx, o, v)
 	}
 	if ctx.Err() == nil {
+		before := a.stated()
 		a.publish(o, v)
+		a.readSurroundings(ctx, !v.Same(before) && v.State != identity.Match)
+		if v.State != before.State && a.Changed != nil && ctx.Err() == nil {
+			a.Changed(a.Snapshot())
+		}
 	}
 }
 
@@ -153,7 +174,7 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 	if !o.Token.Asked && a.token.isOfAnother(o.Email) {
 		// The valid token at hand says nothing about the new identity.
 		a.token = token{}
-		if a.expectation.now.Accepts(o.Email.Identity) {
+		if a.expectation.accepted().Accepts(o.Email.Identity) {
 			// Only a token can now tell whether it is a match.
 			o = a.ask(ctx, true)
 		}
@@ -163,12 +184,16 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 	} else {
 		o.Token = a.token.answer
 	}
-	v := identity.Judge(a.expectation.now, a.Nodes, o)
+	v := a.judge(o)
 	if ctx.Err() == nil {
 		a.Recorder.Judged(v.State)
 		a.Logger.Debug("Probe finished", verdictAttributes(v)...)
 	}
 	return o, v
+}
+
+func (a *Agent) judge(o identity.Observation) identity.Verdict {
+	return identity.Judge(a.expectation.accepted(), a.Nodes, o)
 }
 
 func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {
@@ -198,6 +223,13 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 		}
 	}
 	next.Verdict = v
+	if last.Verdict.State.Accuses() && !v.State.Accuses() {
+		a.causes.wrongEnded = next.heard
+	}
+	// While all is well there is little to say, and that changes slowly.
+	if v.State != identity.Match || !v.Same(last.Verdict) || time.Since(a.causes.said) >= diagnosisInterval {
+		next.Diagnosis = a.diagnose(o, v)
+	}
 	if v.State != last.Verdict.State {
 		next.Since = next.LastProbe
 		next.remember(Change{At: next.Since, From: last.Verdict.State, To: v})

@@ -17,6 +17,9 @@ const (
 	confirmGap = 300 * time.Millisecond
 	// maxConfirmations bounds the probes of one cycle while the answers differ.
 	maxConfirmations = 5
+	// cacheLag is how much later than the metadata server the API server may know
+	// of a changed annotation: the agent reads from its watch cache.
+	cacheLag = 2 * time.Second
 )
 
 // changes reports whether the verdict differs from what is stated, so that it
@@ -25,7 +28,7 @@ const (
 func (a *Agent) changes(v identity.Verdict) bool {
 	stated := a.stated()
 	if stated.State == identity.Starting && v.State == identity.Match {
-		return false
+		return a.confirmsFirst
 	}
 	return !v.Same(stated)
 }
@@ -33,15 +36,14 @@ func (a *Agent) changes(v identity.Verdict) bool {
 // confirm repeats a probe that would change what is stated until several in a
 // row agree, and returns what may be published: that, or what is stated
 // already. An accusation is first judged again by a fresh expectation, since
-// the annotation may have been changed on purpose; what that could explain is
-// not stated while the expectation may not be read.
+// the annotation may have been changed on purpose.
 func (a *Agent) confirm(ctx context.Context, o identity.Observation, v identity.Verdict) (identity.Observation, identity.Verdict) {
 	agreeing, fresh := 0, false // fresh: the expectation was read after the verdict
 	for range maxConfirmations {
 		if v.State.Accuses() && !fresh && a.expectation.early.Allow() {
 			fresh = true
 			a.readExpectation(ctx)
-			if w := identity.Judge(a.expectation.now, a.Nodes, o); !w.Same(v) {
+			if w := a.judge(o); !w.Same(v) {
 				v, agreeing = w, 0
 			}
 		}
@@ -59,10 +61,21 @@ func (a *Agent) confirm(ctx context.Context, o identity.Observation, v identity.
 		}
 		o, v = next, w
 	}
-	if explained := v.State == identity.Mismatch || v.State == identity.Unbound; explained && !fresh {
+	explained := v.State == identity.Mismatch || v.State == identity.Unbound // could be, by a changed annotation
+	if explained && a.expectation.now.Source != identity.SourceConfig && a.changes(v) && (!fresh || !a.outlasts(ctx, o, v)) {
 		return o, a.stated()
 	}
 	return o, a.settle(v, agreeing >= confirmations)
+}
+
+// outlasts reports whether the verdict on the observation is the same when a
+// changed annotation has had time to get to the API server's cache.
+func (a *Agent) outlasts(ctx context.Context, o identity.Observation, v identity.Verdict) bool {
+	if !sleep(ctx, cacheLag) {
+		return false
+	}
+	a.readExpectation(ctx)
+	return a.judge(o).Same(v)
 }
 
 // settle decides what is stated after the confirm probes.

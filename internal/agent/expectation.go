@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -18,6 +19,9 @@ const (
 	// moment, and an annotation may be changed twice in a minute.
 	earlyInterval = time.Minute
 	earlyBurst    = 3
+	// serverLag is how much later than the API server a metadata server may know
+	// of a changed annotation. GKE promises no figure.
+	serverLag = time.Minute
 )
 
 // expectation is what the loop knows of the expected identity, and when it may
@@ -26,6 +30,9 @@ type expectation struct {
 	now    identity.Expectation
 	readAt time.Time // wall clock, of the last good read
 	err    error     // of the last read
+
+	before   identity.Expectation // the one that was replaced by now
+	replaced time.Time            // when it was
 
 	next     time.Time // when it is read again, if nothing is wrong
 	tried    time.Time // when it was read last, well or not
@@ -41,6 +48,16 @@ func newExpectation() expectation {
 // long as the agent accuses, it looks every minute whether it still should.
 func (e *expectation) due(stated identity.State) bool {
 	return !time.Now().Before(e.next) || (stated.Accuses() && time.Since(e.tried) >= earlyInterval)
+}
+
+// accepted is what is right at this moment: what was until the annotation was
+// changed is as well, for as long as the metadata server may not know of that.
+func (e *expectation) accepted() identity.Expectation {
+	now := e.now
+	if time.Since(e.replaced) < serverLag {
+		now.Accepted = append(slices.Clone(now.Accepted), e.before.Accepted...)
+	}
+	return now
 }
 
 // readExpectation reads the expectation, and plans the next read: soon after
@@ -65,7 +82,11 @@ func (a *Agent) readExpectation(ctx context.Context) {
 		e.next = e.tried.Add(a.within(wait))
 		return
 	}
-	if e.failures > 0 || e.readAt.IsZero() || fmt.Sprint(now) != fmt.Sprint(e.now) {
+	changed := fmt.Sprint(now) != fmt.Sprint(e.now)
+	if changed {
+		e.before, e.replaced = e.now, e.tried
+	}
+	if e.failures > 0 || e.readAt.IsZero() || changed {
 		a.Logger.Info("Expected identity", "expected", now.String(), "source", now.Source)
 	}
 	e.now, e.readAt, e.err, e.failures = now, a.Wall(), nil, 0

@@ -24,7 +24,7 @@ func TestAChangedAnnotationAccusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, nil)
 		w.after(time.Minute)
-		w.expects(identity.Expect(other), nil)
+		w.expects(annotated(other), nil)
 		w.answers(gke(other))
 		w.after(5 * time.Minute)
 		if got := w.changes(); !slices.Equal(got, []identity.State{identity.Match}) {
@@ -33,6 +33,52 @@ func TestAChangedAnnotationAccusesNobody(t *testing.T) {
 		if got := w.Snapshot().Expectation.String(); got != string(other) {
 			t.Errorf("expects %s, want %s", got, other)
 		}
+	})
+}
+
+// A changed annotation gets to the metadata server, and to the cache that the API
+// server answers from, at different moments. Neither order accuses anybody,
+// whenever in between the agent probes and reads.
+func TestAnAnnotationThatNotAllKnowYetAccusesNobody(t *testing.T) {
+	for _, lag := range []struct {
+		name          string
+		server, cache time.Duration
+	}{
+		{"the metadata server first", 0, 2 * time.Second},
+		{"the metadata server at once", 0, 0},
+		{"the metadata server last", 45 * time.Second, 0},
+	} {
+		t.Run(lag.name, func(t *testing.T) {
+			for phase := time.Duration(0); phase < 90*time.Second; phase += 170 * time.Millisecond {
+				synctest.Test(t, func(t *testing.T) {
+					w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
+					w.after(time.Minute + phase)
+					time.AfterFunc(lag.server, func() { w.answers(gke(other)) })
+					time.AfterFunc(lag.cache, func() { w.expects(annotated(other), nil) })
+					w.after(5 * time.Minute)
+					if got := w.changes(); !slices.Equal(got, []identity.State{identity.Match}) {
+						t.Errorf("changed %s after the start: stated %v, want match alone", time.Minute+phase, got)
+					}
+					// Six of these would be taken for flapping.
+					if n := w.judged[identity.Mismatch]; n > 4 {
+						t.Errorf("changed %s after the start: %d verdicts are a mismatch, want few", time.Minute+phase, n)
+					}
+				})
+			}
+		})
+	}
+}
+
+// Who got the new annotation wrong is told in the end.
+func TestAMetadataServerThatNeverLearnsOfAnAnnotationIsAccused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
+		w.after(time.Second)
+		w.expects(annotated(other), nil) // which is read after a minute
+		w.after(2*time.Minute - 2*time.Second)
+		w.wants(t, identity.Match)
+		w.after(2*interval + 2*time.Second)
+		w.wants(t, identity.Mismatch)
 	})
 }
 
@@ -45,19 +91,19 @@ func TestAnAnnotationThatIsChangedAgainAndAgainAccusesNobody(t *testing.T) {
 		before := len(w.reads)
 		for i := range 30 {
 			id := []identity.Identity{other, app}[i%2]
-			w.expects(identity.Expect(id), nil)
+			w.expects(annotated(id), nil)
 			w.answers(gke(id))
 			w.after(interval)
 		}
-		w.after(time.Minute)
+		w.after(2 * time.Minute)
 		if got := w.changes(); !slices.Equal(got, []identity.State{identity.Match}) {
 			t.Errorf("stated %v, want match alone", got)
 		}
-		if n := len(w.reads) - before; n > 3+6 {
-			t.Errorf("%d reads in six minutes, want three and then one a minute", n)
+		if n := len(w.reads) - before; n > 3+7 {
+			t.Errorf("%d reads in seven minutes, want three and then one a minute", n)
 		}
 		w.answers(gke(other))
-		w.after(interval + time.Second)
+		w.after(interval + 3*time.Second)
 		w.wants(t, identity.Mismatch)
 	})
 }
@@ -108,6 +154,22 @@ func TestAccusationsReadThreeTimesAndThenOnceAMinute(t *testing.T) {
 	})
 }
 
+// Each of these is read twice, since the first read may be of an old cache.
+func TestAForeignIdentityThatComesAndGoesReadsTwiceAsOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Second)
+		before := len(w.reads)
+		for i := range 60 {
+			w.answers(gke([]identity.Identity{other, app}[i%2]))
+			w.after(interval)
+		}
+		if n := len(w.reads) - before; n < 2*9 || n > 2*13+10 { // and the regular ones while it accuses
+			t.Errorf("%d reads in ten minutes, want six and then two or three a minute", n)
+		}
+	})
+}
+
 // Somebody repairs the annotation instead of the node: the accusation must not
 // last until the next regular read.
 func TestAnAccusationEndsWithItsReason(t *testing.T) {
@@ -117,7 +179,7 @@ func TestAnAccusationEndsWithItsReason(t *testing.T) {
 		w.answers(gke(other))
 		w.after(2 * interval)
 		w.wants(t, identity.Mismatch)
-		w.expects(identity.Expect(other), nil)
+		w.expects(annotated(other), nil)
 		w.after(time.Minute + interval)
 		w.wants(t, identity.Match)
 	})
@@ -138,7 +200,7 @@ func TestWhileTheAPIServerIsAwayTheLastExpectationHolds(t *testing.T) {
 		w.answers(vm(customSA))
 		w.after(2 * interval)
 		w.wants(t, identity.NodeFallback)
-		w.expects(identity.Expect(app), nil)
+		w.expects(annotated(app), nil)
 		w.after(2 * time.Minute)
 		if s := w.Snapshot(); s.ExpectationError != nil || time.Since(s.ExpectationRead) > 2*time.Minute {
 			t.Errorf("read at %s with error %v, want a fresh one", s.ExpectationRead, s.ExpectationError)
@@ -158,7 +220,7 @@ func TestWithoutAnExpectationItTriesAgainLessAndLessOften(t *testing.T) {
 		if n := len(w.reads); n < 55 || n > 75 {
 			t.Errorf("%d reads in an hour of failures, want about one a minute", n)
 		}
-		w.expects(identity.Expect(app), nil)
+		w.expects(annotated(app), nil)
 		w.after(time.Minute + interval + time.Second)
 		w.wants(t, identity.Match)
 	})

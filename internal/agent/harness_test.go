@@ -50,15 +50,9 @@ type world struct {
 // start runs an agent; adjust may change its options. The first probe is as soon as time goes by.
 func start(t *testing.T, adjust func(*agent.Options)) *world {
 	t.Helper()
-	w := &world{expected: identity.Expect(app), judged: map[identity.State]int{}}
+	w := &world{expected: annotated(app), judged: map[identity.State]int{}}
 	w.answers(gke(app))
-	o := agent.Options{
-		Prober: w, Recorder: w, Expect: w.read, Logger: slog.New(slog.NewTextHandler(&w.logs, nil)),
-		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
-		Interval: interval, Timeout: 3 * time.Second, TokenInterval: time.Minute,
-		ExpectationInterval: 10 * time.Minute, StartupGrace: time.Minute,
-		Random: func() float64 { return 0 },
-	}
+	o := w.options()
 	if adjust != nil {
 		adjust(&o)
 	}
@@ -211,3 +205,21 @@ func (s serial) Probe(ctx context.Context, withToken bool) identity.Observation 
 }
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// annotated is the expectation by an annotation, which somebody may change.
+func annotated(id identity.Identity) identity.Expectation {
+	e := identity.Expect(id)
+	e.Source = identity.SourceAnnotation
+	return e
+}
+
+// options are those of the agent that lives in the world.
+func (w *world) options() agent.Options {
+	return agent.Options{
+		Prober: w, Recorder: w, Expect: w.read, Logger: slog.New(slog.NewTextHandler(&w.logs, nil)),
+		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
+		Interval: interval, Timeout: 3 * time.Second, TokenInterval: time.Minute,
+		ExpectationInterval: 10 * time.Minute, StartupGrace: time.Minute,
+		Random: func() float64 { return 0 },
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -24,6 +25,9 @@ type Snapshot struct {
 	// Observation is that of the last probe, finished at LastProbe (zero before the first).
 	Observation identity.Observation
 	LastProbe   time.Time
+
+	// Diagnosis is why the verdict is as it is, by the facts that are known.
+	Diagnosis diagnose.Diagnosis
 
 	// TokenExpiry is when the last token expires, zero if there was none.
 	TokenExpiry time.Time

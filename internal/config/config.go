@@ -27,15 +27,20 @@ type Config struct {
 	ProbeInterval       time.Duration `split_words:"true" default:"10s" want:"a duration from 1s up, such as 10s" desc:"Longest time between the beginnings of two probes. A wrong identity is stated at most this and one second after it began."`
 	ProbeTimeout        time.Duration `split_words:"true" default:"3s" want:"a duration from 100ms to 60s, such as 3s" desc:"Deadline of each request to the metadata server."`
 	TokenInterval       time.Duration `split_words:"true" default:"60s" want:"a duration from 1s up, such as 60s" desc:"How long a valid token is taken for granted before the next one is asked for. It is asked for at once when the identity changes."`
-	ExpectationInterval time.Duration `split_words:"true" default:"10m" want:"a duration from 1m up, such as 10m" desc:"How often the Kubernetes ServiceAccount is read while nothing is wrong. It is read again before a wrong identity is stated."`
+	ExpectationInterval time.Duration `split_words:"true" default:"10m" want:"a duration from 1m up, such as 10m" desc:"How often the Kubernetes ServiceAccount is read while nothing is wrong. It is read again before a wrong identity is stated, three times at once and then once a minute: where it may not be read yet, mismatch and unbound are not stated, and node_fallback is."`
 	StartupGrace        time.Duration `split_words:"true" default:"60s" want:"a duration from 0s up, such as 60s" desc:"How long after the start the state stays starting while the metadata server or the expected identity is not available. A wrong identity is stated at once."`
 
 	PodName                 string `split_words:"true" want:"a name" desc:"Name of the agent's Pod, from the downward API. None: from the mounted token."`
 	PodNamespace            string `split_words:"true" want:"a name" desc:"Namespace of the agent's Pod, from the downward API. None: from the mounted token."`
 	NodeName                string `split_words:"true" want:"a name" desc:"Name of the node, from the downward API. None: from the mounted token."`
 	ServiceAccount          string `split_words:"true" want:"a name" desc:"Name of the Pod's Kubernetes ServiceAccount, from the downward API. None: from the mounted token."`
+	PodAddress              string `split_words:"true" want:"an IP address" desc:"Address of the agent's Pod (status.podIP), from the downward API. With WI_NODE_ADDRESS it tells whether the Pod is hostNetwork, which explains a node's identity. None: not known."`
+	NodeAddress             string `split_words:"true" want:"an IP address" desc:"Address of the node (status.hostIP), from the downward API."`
+	CiliumNamespace         string `split_words:"true" default:"kube-system" want:"a name" desc:"Namespace of Cilium, whose ConfigMap cilium-config may explain a wrong identity."`
 	ServiceAccountDirectory string `split_words:"true" default:"/var/run/secrets/kubernetes.io/serviceaccount" want:"a path" desc:"Folder with the files token and ca.crt, by which the API server is reached."`
 
+	Events         bool       `split_words:"true" default:"true" want:"true or false" desc:"Whether to write a Kubernetes Event about the Node and one about the agent's Pod when the state changes. They need the verb create on events in the namespace default and in that of the Pod."`
+	NodeCondition  bool       `split_words:"true" default:"false" want:"true or false" desc:"Whether to keep the condition WorkloadIdentityBroken of the Node, for those who drain nodes by conditions. It needs the verb patch on nodes/status."`
 	LogLevel       slog.Level `split_words:"true" default:"info" want:"debug, info, warn or error" desc:"Least severity of log lines. Info has one line for each change of state, debug one for each probe."`
 	LogFormat      string     `split_words:"true" default:"json" want:"json or text" desc:"Format of log lines: json has the field names that Cloud Logging reads."`
 	RuntimeMetrics bool       `split_words:"true" default:"true" want:"true or false" desc:"Whether to export the metrics of the Go runtime and of the process (go_*, process_*) too."`

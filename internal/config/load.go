@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"reflect"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/kelseyhightower/envconfig"
+	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
@@ -67,6 +69,12 @@ func check(field string, c *Config) error {
 	case "NodeServiceAccounts":
 		_, err := c.NodeAccounts()
 		return err
+	case "PodAddress":
+		return checkAddress(c.PodAddress)
+	case "NodeAddress":
+		return checkAddress(c.NodeAddress)
+	case "CiliumNamespace":
+		return checkNamespace(c.CiliumNamespace)
 	case "ProbeInterval":
 		return checkDuration(c.ProbeInterval, time.Second, 24*time.Hour)
 	case "ProbeTimeout":
@@ -91,6 +99,21 @@ func checkDuration(d, least, most time.Duration) error {
 		return fmt.Errorf("less than %s", least)
 	case d > most:
 		return fmt.Errorf("more than %s", most)
+	}
+	return nil
+}
+
+func checkAddress(address string) error {
+	if address == "" {
+		return nil
+	}
+	_, err := netip.ParseAddr(address)
+	return err
+}
+
+func checkNamespace(name string) error {
+	if problems := validation.IsDNS1123Label(name); len(problems) > 0 {
+		return errors.New(problems[0])
 	}
 	return nil
 }

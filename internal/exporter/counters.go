@@ -57,9 +57,10 @@ func NewCounters() *Counters {
 	}
 	for _, resource := range kube.Resources() {
 		c.kubeRequests.WithLabelValues(string(resource))
-		for _, reason := range kube.Reasons() {
-			c.kubeFailures.WithLabelValues(string(resource), string(reason))
-		}
+	}
+	// The others are read now and then, and may be left out of a Role on purpose.
+	for _, reason := range kube.Reasons() {
+		c.kubeFailures.WithLabelValues(string(kube.ServiceAccounts), string(reason))
 	}
 	return c
 }

@@ -68,6 +68,13 @@ func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 	}
 	ch <- g.gauge(expectedInfo, 1, s.Expectation.String(), string(source))
 	ch <- g.gauge(observedInfo, 1, string(s.Verdict.Identity), string(s.Verdict.Server))
+	// Two dozen causes that hardly ever hold would cost as many series on every node.
+	for _, f := range s.Diagnosis.Suspects {
+		ch <- g.gauge(suspected, 1, string(f.Cause))
+	}
+	for _, f := range s.Diagnosis.Risks {
+		ch <- g.gauge(risk, 1, string(f.Cause))
+	}
 	for i, r := range s.Observation.Requests() {
 		ch <- g.gauge(probeSuccess, truth(r.OK()), string(identity.Endpoints()[i]))
 	}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
 )
@@ -32,6 +33,8 @@ var (
 	tokenExpiry  = Metric{"token_expiry_timestamp_seconds", "gauge", "When the last token that the metadata server gave expires, in Unix time.", nil}
 	firstToken   = Metric{"time_to_first_token_seconds", "gauge", "Time from the start of the process to the first token.", nil}
 	expectation  = Metric{"expectation_timestamp_seconds", "gauge", "When the expected identity was last read without an error, in Unix time.", nil}
+	suspected    = Metric{"suspected_cause", "gauge", "What may explain a state other than match. 1 while it does, and absent otherwise.", []string{"cause"}}
+	risk         = Metric{"risk", "gauge", "What may break a match, or makes it worth less than it seems. 1 while it does, and absent otherwise.", []string{"cause"}}
 	configInfo   = Metric{"config_info", "gauge", "The metadata server that is probed. Any other than 169.254.169.254 says nothing about what Pods get. Always 1.", []string{"metadata_host"}}
 	buildInfo    = Metric{"exporter_build_info", "gauge", "The version of the exporter. Always 1.", []string{"version", "revision", "goversion"}}
 )
@@ -52,6 +55,7 @@ func Metrics() []Metric {
 	return []Metric{
 		state, stateEntered, verdicts, expectedInfo, observedInfo,
 		probeSuccess, probes, probeFailures, probeDuration, lastProbe, tokenExpiry, firstToken,
+		suspected, risk,
 		expectation, kubeRequests, kubeFailures, configInfo, buildInfo, probePanics,
 	}
 }
@@ -80,6 +84,10 @@ func (m Metric) LabelValues(label string) []string {
 		return texts(identity.Endpoints())
 	case label == "metadata_server":
 		return texts([]identity.Server{identity.ServerGKE, identity.ServerVM, identity.ServerUnknown})
+	case label == "cause" && m.Name == risk.Name:
+		return texts(diagnose.RiskCauses())
+	case label == "cause":
+		return texts(diagnose.SuspectedCauses())
 	case label == "source":
 		return texts([]identity.Source{identity.SourceConfig, identity.SourceAnnotation, identity.SourceWorkloadPool, identity.SourceNone})
 	case label == "resource":

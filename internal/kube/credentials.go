@@ -27,6 +27,7 @@ type Self struct {
 	ServiceAccount string
 	Node           string
 	Pod            string
+	PodUID         string
 	// Project is the Google Cloud project of the cluster, from the token's issuer.
 	Project string
 }
@@ -38,6 +39,7 @@ func (s Self) Or(t Self) Self {
 		{&s.ServiceAccount, &t.ServiceAccount},
 		{&s.Node, &t.Node},
 		{&s.Pod, &t.Pod},
+		{&s.PodUID, &t.PodUID},
 		{&s.Project, &t.Project},
 	} {
 		if *f.dst == "" {
@@ -61,7 +63,7 @@ func SelfFromToken(credentials string) (Self, error) {
 		return Self{}, fmt.Errorf("read the ServiceAccount token: %w", err)
 	}
 	parts := strings.Split(strings.TrimSpace(string(token)), ".")
-	type named struct{ Name string }
+	type named struct{ Name, UID string }
 	var claims struct {
 		Issuer     string `json:"iss"`
 		Kubernetes struct {
@@ -81,7 +83,7 @@ func SelfFromToken(credentials string) (Self, error) {
 	k := claims.Kubernetes
 	return Self{
 		Namespace: k.Namespace, ServiceAccount: k.ServiceAccount.Name, Node: k.Node.Name, Pod: k.Pod.Name,
-		Project: projectOf(claims.Issuer),
+		PodUID: k.Pod.UID, Project: projectOf(claims.Issuer),
 	}, nil
 }
 

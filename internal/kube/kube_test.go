@@ -190,7 +190,7 @@ func TestSelfIsReadFromTheToken(t *testing.T) {
 		want        kube.Self
 		wrong       bool
 	}{
-		{"a token of GKE", kubetest.Token() + "\n", kube.Self{Namespace: "demo", ServiceAccount: "app", Node: "node-1", Pod: "exporter-abcde", Project: "demo-project"}, false},
+		{"a token of GKE", kubetest.Token() + "\n", kube.Self{Namespace: "demo", ServiceAccount: "app", Node: "node-1", Pod: "exporter-abcde", PodUID: "3", Project: "demo-project"}, false},
 		{
 			"a token of an older Kubernetes, which names no node",
 			jwt(`{"iss":"https://kubernetes.default.svc","kubernetes.io":{"namespace":"demo","pod":{"name":"p"},"serviceaccount":{"name":"app"}}}`),

@@ -2,12 +2,13 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
+	"sync/atomic"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/metadata"
@@ -20,11 +21,24 @@ import (
 // Resource is a kind of object that is read.
 type Resource string
 
-// ServiceAccounts are the core/v1 ServiceAccounts.
-const ServiceAccounts Resource = "serviceaccounts"
+// The resources, a closed set.
+const (
+	// ServiceAccounts are the core/v1 ServiceAccounts.
+	ServiceAccounts Resource = "serviceaccounts"
+	// ConfigMaps are the core/v1 ConfigMaps.
+	ConfigMaps Resource = "configmaps"
+	// Nodes are the core/v1 Nodes.
+	Nodes Resource = "nodes"
+	// DaemonSets are the apps/v1 DaemonSets.
+	DaemonSets Resource = "daemonsets"
+	// Events are the core/v1 Events.
+	Events Resource = "events"
+)
 
 // Resources lists all resources.
-func Resources() []Resource { return []Resource{ServiceAccounts} }
+func Resources() []Resource {
+	return []Resource{ServiceAccounts, ConfigMaps, Nodes, DaemonSets, Events}
+}
 
 // Reason is why a request to the API server failed.
 type Reason string
@@ -53,6 +67,8 @@ type Reader struct {
 	client *rest.RESTClient
 	// observe is told of each request; the reason is empty if it succeeded.
 	observe func(Resource, Reason)
+	// last are the annotations that were read last, never nil themselves.
+	last atomic.Pointer[map[string]string]
 }
 
 // NewReader returns a reader that tells observe of each request.
@@ -82,31 +98,62 @@ func (r *Reader) Expectation(ctx context.Context, self Self) (identity.Expectati
 	return identity.FromAnnotations(annotations, self.Namespace, self.ServiceAccount, self.Project)
 }
 
-// annotations reads the metadata of one ServiceAccount from the API server's
-// watch cache (resourceVersion=0), which costs etcd nothing.
+// annotations reads those of one ServiceAccount.
 func (r *Reader) annotations(ctx context.Context, namespace, name string) (map[string]string, error) {
+	o, err := r.metadata(ctx, ServiceAccounts, "/api/v1/namespaces/"+namespace+"/serviceaccounts/"+name)
+	if err != nil {
+		return nil, fmt.Errorf("read ServiceAccount %s/%s: %s%w", namespace, name, hint(err, namespace, name), err)
+	}
+	r.last.Store(&o.Annotations)
+	return o.Annotations, nil
+}
+
+// object is what is read of an object.
+type object struct {
+	Annotations map[string]string `json:"annotations"`
+	Labels      map[string]string `json:"labels"`
+}
+
+// metadata reads what every object has, without the rest of it.
+func (r *Reader) metadata(ctx context.Context, of Resource, path string) (object, error) {
+	var o struct {
+		Metadata *object `json:"metadata"`
+	}
+	err := r.get(ctx, of, path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", &o)
+	if err == nil && o.Metadata == nil {
+		err = errors.New("the answer has no metadata")
+	}
+	if err != nil {
+		return object{}, err
+	}
+	for _, m := range []*map[string]string{&o.Metadata.Annotations, &o.Metadata.Labels} {
+		if *m == nil {
+			*m = map[string]string{} // known to have none
+		}
+	}
+	return *o.Metadata, nil
+}
+
+// get reads one object from the API server's watch cache (resourceVersion=0),
+// which costs etcd nothing.
+func (r *Reader) get(ctx context.Context, of Resource, path, accept string, into any) error {
 	// http.Client.CloseIdleConnections does not reach through client-go's wrappers.
 	defer utilnet.CloseIdleConnectionsFor(r.client.Client.Transport)
 	ctx = klog.NewContext(ctx, klog.Logger{}) // client-go would also log errors, past the log
-	o, err := r.client.Get().Namespace(namespace).Resource(string(ServiceAccounts)).Name(name).
+	body, err := r.client.Get().AbsPath(path).
 		Param("resourceVersion", "0").
-		SetHeader("Accept", "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1").
+		SetHeader("Accept", accept).
 		// By default client-go sends a GET up to ten more times, a second apart, when
 		// the answer has a Retry-After, as that of an API server which rejects
 		// requests because it is overloaded, or when the connection breaks.
 		// 15,000 agents must not do that; each tries again later by itself.
 		MaxRetries(0).
-		Do(ctx).Get()
-	account, ok := o.(*metav1.PartialObjectMetadata)
-	if err == nil && !ok {
-		err = fmt.Errorf("the answer is a %T", o)
+		Do(ctx).Raw()
+	if err == nil {
+		err = json.Unmarshal(body, into)
 	}
-	reason := reasonOf(err)
-	r.observe(ServiceAccounts, reason)
-	if err != nil {
-		return nil, fmt.Errorf("read ServiceAccount %s/%s: %s%w", namespace, name, hint(err, namespace, name), err)
-	}
-	return account.Annotations, nil
+	r.observe(of, reasonOf(err))
+	return err
 }
 
 func reasonOf(err error) Reason {

@@ -4,6 +4,8 @@ import (
 	_ "embed"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -36,7 +38,7 @@ func page(st status) html {
 		tag("p", text(st.Meaning)),
 		tag("p", text("Since "+clock(st.Since)+". Last verdict: "+st.Why+".")),
 		join(warnings...),
-		identities(st), lastProbe(st), changes(st), about(st.About),
+		identities(st), reasons(st), lastProbe(st), changes(st), excluded(st), about(st.About),
 		tag("p", link("metrics", "Metrics"), text(" - "), link("status.json", "This page as JSON")),
 	)
 }
@@ -57,6 +59,53 @@ func identities(st status) html {
 		rows = append(rows, row("Error", st.ExpectationErr, ""))
 	}
 	return join(tag("h2", text("Identity")), table(nil, rows...))
+}
+
+// reasons are the causes or the risks, with their remedies.
+func reasons(st status) html {
+	var h html
+	heading := "Likely cause"
+	if st.State == identity.Match {
+		heading = "Risks"
+	}
+	for _, c := range append(slices.Clone(st.Causes), st.Risks...) {
+		h += tag("h3", text(string(c.Cause)+" ("+strings.ReplaceAll(string(c.Confidence), "_", " ")+")")) +
+			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook")) + commands(c.Commands)
+	}
+	switch {
+	case h == "" && st.State == identity.Match:
+		h = tag("p", text("None is known."))
+	case h == "":
+		h = tag("p", text("None is known by the facts at hand."))
+	}
+	return tag("h2", text(heading)) + h
+}
+
+// excluded is what the facts say is not the cause, and which facts are missing.
+func excluded(st status) html {
+	var h html
+	for _, g := range st.Unknown {
+		h += tag("p", text(g.Fact+" "+g.Remedy)) + commands(g.Commands)
+	}
+	if h != "" {
+		h = tag("h2", text("What is not known")) + h
+	}
+	var rows []html
+	for _, c := range st.Excluded {
+		rows = append(rows, row(string(c.Cause), c.Why))
+	}
+	if len(rows) > 0 {
+		h += tag("h2", text("Excluded causes")) + table(nil, rows...)
+	}
+	return h
+}
+
+// commands are lines for a shell.
+func commands(lines []string) html {
+	if len(lines) == 0 {
+		return ""
+	}
+	return tag("pre", text(strings.Join(lines, "\n")))
 }
 
 func lastProbe(st status) html {

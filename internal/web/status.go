@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -45,6 +46,10 @@ type status struct {
 	LastProbe       *time.Time      `json:"last_probe,omitempty"`
 	TokenExpiry     *time.Time      `json:"token_expiry,omitempty"`
 	Requests        []request       `json:"requests"`
+	Causes          []cause         `json:"causes"`
+	Risks           []cause         `json:"risks"`
+	Excluded        []cause         `json:"excluded"`
+	Unknown         []gap           `json:"unknown"`
 	Changes         []change        `json:"changes"`
 	About           About           `json:"about"`
 }
@@ -55,6 +60,31 @@ type request struct {
 	Seconds  float64           `json:"seconds"`
 	Banner   string            `json:"server_header,omitempty"`
 	Failure  string            `json:"failure,omitempty"`
+}
+
+// cause is why the state is as it is, or what can change it.
+type cause struct {
+	Cause      diagnose.Cause      `json:"cause"`
+	Confidence diagnose.Confidence `json:"confidence"`
+	Why        string              `json:"why"`
+	Remedy     string              `json:"remedy,omitempty"`
+	Commands   []string            `json:"commands,omitempty"`
+	Runbook    string              `json:"runbook"`
+}
+
+// gap is a fact that would have told more.
+type gap struct {
+	Fact     string   `json:"fact"`
+	Remedy   string   `json:"remedy"`
+	Commands []string `json:"commands,omitempty"`
+}
+
+func causes(findings []diagnose.Finding) []cause {
+	all := []cause{}
+	for _, f := range findings {
+		all = append(all, cause{f.Cause, f.Confidence, f.Why, f.Remedy.Text, f.Remedy.Commands, f.Runbook})
+	}
+	return all
 }
 
 type change struct {
@@ -73,6 +103,7 @@ func (s *Server) status() status {
 		Expected: snapshot.Expectation.String(), Source: snapshot.Expectation.Source, ExpectationRead: known(snapshot.ExpectationRead),
 		Observed: string(v.Identity), Server: v.Server,
 		LastProbe: known(snapshot.LastProbe), TokenExpiry: known(snapshot.TokenExpiry),
+		Causes: causes(snapshot.Diagnosis.Suspects), Risks: causes(snapshot.Diagnosis.Risks), Excluded: causes(snapshot.Diagnosis.RuledOut), Unknown: []gap{},
 		Requests: []request{}, Changes: []change{}, About: s.options.About,
 	}
 	if st.Source == "" {
@@ -80,6 +111,9 @@ func (s *Server) status() status {
 	}
 	if snapshot.ExpectationError != nil {
 		st.ExpectationErr = snapshot.ExpectationError.Error()
+	}
+	for _, g := range snapshot.Diagnosis.Missing {
+		st.Unknown = append(st.Unknown, gap{g.Fact, g.Remedy.Text, g.Remedy.Commands})
 	}
 	for i, r := range snapshot.Observation.Requests() {
 		if !r.Asked {

@@ -251,6 +251,10 @@ func kubernetesCommand(ts *testscript.TestScript, s *scene, _ []string) error {
 	var err error
 	if s.api, err = kubetest.Start(directory); err == nil {
 		s.environment = append(s.environment, s.api.Environment()...)
+		for _, v := range s.api.Environment() { // for programs that a script runs itself
+			name, value, _ := strings.Cut(v, "=")
+			ts.Setenv(name, value)
+		}
 	}
 	return err
 }

@@ -38,16 +38,18 @@ type Server struct {
 
 	mu          sync.Mutex
 	annotations map[string]string
+	objects     map[string]any
 	status      int
 	delay       time.Duration
 	requests    []http.Request
+	written     []Written
 	connections int
 }
 
 // Start serves the ServiceAccount without annotations, and writes the
 // credentials into the directory.
 func Start(directory string) (*Server, error) {
-	s := &Server{Directory: directory, status: http.StatusOK}
+	s := &Server{Directory: directory, status: http.StatusOK, objects: map[string]any{}}
 	s.http = httptest.NewUnstartedServer(http.HandlerFunc(s.serve))
 	s.http.Config.ConnState = func(_ net.Conn, state http.ConnState) {
 		s.mu.Lock()
@@ -89,6 +91,14 @@ func (s *Server) Annotate(annotations map[string]string) {
 	s.annotations = annotations
 }
 
+// Put makes the server answer requests for the path with the object, or refuse
+// them if it is an HTTP status.
+func (s *Server) Put(path string, object any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.objects[path] = object
+}
+
 // Answer makes the server answer with the status, after the delay or when the
 // client has gone. With 429 it says when to come again, as the real one does.
 func (s *Server) Answer(status int, delay time.Duration) {
@@ -104,6 +114,19 @@ func (s *Server) Requests() []http.Request {
 	return append([]http.Request(nil), s.requests...)
 }
 
+// Written is an object that was sent to the server.
+type Written struct {
+	Method, Path, ContentType string
+	Object                    map[string]any
+}
+
+// Written are those received so far.
+func (s *Server) Written() []Written {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]Written(nil), s.written...)
+}
+
 // Connections is the number of connections that are open.
 func (s *Server) Connections() int {
 	s.mu.Lock()
@@ -112,9 +135,17 @@ func (s *Server) Connections() int {
 }
 
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	written := Written{Method: r.Method, Path: r.URL.Path, ContentType: r.Header.Get("Content-Type")}
+	writes := r.Method != http.MethodGet && json.NewDecoder(r.Body).Decode(&written.Object) == nil
 	s.mu.Lock()
 	s.requests = append(s.requests, *r)
-	status, delay, annotations := s.status, s.delay, s.annotations
+	if writes {
+		s.written = append(s.written, written)
+	}
+	status, delay, annotations, object := s.status, s.delay, s.annotations, s.objects[r.URL.Path]
+	if refusal, ok := object.(int); ok {
+		status = refusal
+	}
 	s.mu.Unlock()
 	select {
 	case <-time.After(delay):
@@ -129,6 +160,10 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusUnauthorized)
 	case status != http.StatusOK:
 		refuse(w, status)
+	case writes:
+		answer(w, http.StatusCreated, written.Object)
+	case object != nil:
+		answer(w, http.StatusOK, object)
 	case r.URL.Path != path:
 		refuse(w, http.StatusNotFound)
 	default:

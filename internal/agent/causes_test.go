@@ -1,0 +1,123 @@
+package agent_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// surrounded runs an agent where Cilium may be set to route by eBPF, and records
+// when it looks.
+func surrounded(t *testing.T, masquerade string) (*world, *[]time.Time) {
+	var looks []time.Time
+	w := start(t, func(o *agent.Options) {
+		o.HostNetwork = diagnose.No
+		o.Surroundings = func(context.Context) diagnose.Facts {
+			looks = append(looks, time.Now())
+			return diagnose.Facts{
+				Cilium:      diagnose.Config{State: diagnose.Read, Data: map[string]string{"enable-bpf-masquerade": masquerade, "kube-proxy-replacement": "true"}},
+				DataplaneV2: diagnose.No, NodeLabels: map[string]string{diagnose.LabelMetadataServer: "true"},
+			}
+		}
+	})
+	return w, &looks
+}
+
+func (w *world) suspects() []string { return named(w.Snapshot().Diagnosis.Suspects) }
+func (w *world) risks() []string    { return named(w.Snapshot().Diagnosis.Risks) }
+
+func named(findings []diagnose.Finding) []string {
+	var names []string
+	for _, f := range findings {
+		names = append(names, string(f.Confidence)+" "+string(f.Cause))
+	}
+	return names
+}
+
+func TestTheCauseIsToldWithTheState(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, looks := surrounded(t, "true")
+		w.after(20 * time.Second)
+		if len(*looks) != 0 {
+			t.Error("looked around at once, as all agents of a cluster would")
+		}
+		w.answers(vm(customSA))
+		w.after(interval + time.Second)
+		w.wants(t, identity.NodeFallback)
+		if got, want := w.suspects(), []string{"proves cilium_bpf_host_routing"}; !slices.Equal(got, want) || len(*looks) != 1 {
+			t.Errorf("suspects %v after %d looks, want %v after one", got, len(*looks), want)
+		}
+		w.answers(gke(app))
+		w.after(interval + time.Second)
+		w.wants(t, identity.Match)
+		if got, want := w.risks(), []string{"suggests cilium_bpf_host_routing", "suggests pooled_connections"}; !slices.Equal(got, want) || w.suspects() != nil {
+			t.Errorf("risks %v, suspects %v after the repair, want %v and none", got, w.suspects(), want)
+		}
+	})
+}
+
+func TestPooledConnectionsAreARiskForAnHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, _ := surrounded(t, "false")
+		w.answers(vm(customSA))
+		w.after(interval)
+		w.answers(gke(app))
+		w.after(time.Hour - time.Minute)
+		if got, want := w.risks(), []string{"suggests pooled_connections"}; !slices.Equal(got, want) {
+			t.Errorf("risks %v, want %v", got, want)
+		}
+		w.after(3 * time.Minute)
+		if got := w.risks(); got != nil {
+			t.Errorf("risks %v, want none", got)
+		}
+	})
+}
+
+func TestItLooksAroundEveryHalfHour(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, looks := surrounded(t, "true")
+		w.after(3 * time.Minute)
+		if got, want := w.risks(), []string{"suggests cilium_bpf_host_routing"}; !slices.Equal(got, want) || len(*looks) != 1 {
+			t.Errorf("risks %v after %d looks, want %v after one", got, len(*looks), want)
+		}
+		w.after(3 * time.Hour)
+		if n := len(*looks); n < 6 || n > 8 {
+			t.Errorf("%d looks in three hours, want one each half hour", n)
+		}
+	})
+}
+
+func TestAStateThatComesAndGoesDoesNotMakeItLookEachTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, looks := surrounded(t, "true")
+		w.after(time.Second)
+		for range 30 {
+			w.answers(vm(customSA))
+			w.after(interval)
+			w.answers(gke(app))
+			w.after(interval)
+		}
+		if n := len(*looks); n < 10 || n > 14 {
+			t.Errorf("%d looks in ten minutes, want three and then one a minute", n)
+		}
+	})
+}
+
+func TestAChangedAnnotationIsACause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
+		w.after(time.Second)
+		w.expects(annotated(other), nil)
+		w.after(2*time.Minute + 2*interval)
+		w.wants(t, identity.Mismatch)
+		if got, want := w.suspects(), []string{"proves annotation_changed"}; !slices.Equal(got, want) {
+			t.Errorf("suspects %v, want %v", got, want)
+		}
+	})
+}
