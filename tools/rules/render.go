@@ -44,11 +44,16 @@ func render(folder string) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
+	// The braces of a selector must not touch those of an action.
+	chart = strings.NewReplacer("{{{ ", "{{ `{` }}{{ ", " }}}", " }}{{ `}` }}").Replace(chart)
+	// The chart's rules for GMP have no keep_firing_for either.
+	forGMP := join(chartHead("gmp", chartClusterRules), indent(withoutKeepFiringFor(chart)), chartFoot)
 	return []file{
 		{"alerts/workload-identity.rules.yaml", join(generated, plain)},
 		{"deploy/kustomize/overlays/prometheus-operator/prometheusrule.yaml", join(generated, prometheusRule, indent(plain))},
 		{"deploy/kustomize/overlays/gmp/clusterrules.yaml", join(generated, clusterRules, indent(withoutKeepFiringFor(plain)))},
-		{"deploy/chart/templates/prometheusrule.yaml", join(chartHead, indent(chart), chartFoot)},
+		{"deploy/chart/templates/prometheusrule.yaml", join(chartHead("prometheus-operator", chartPrometheusRule), indent(chart), chartFoot)},
+		{"deploy/chart/templates/clusterrules.yaml", forGMP},
 	}, nil
 }
 
@@ -90,7 +95,7 @@ func escape(source string) string {
 func inChart(values map[string]any) map[string]any {
 	in := map[string]any{}
 	for name := range values {
-		in[name] = "{{ .Values.prometheusRule.values." + name + " }}"
+		in[name] = "{{ .Values.monitoring.rules.values." + name + " }}"
 	}
 	return in
 }
@@ -119,17 +124,31 @@ metadata:
 spec:
 `
 
-const chartHead = "{{- /* Rendered from alerts/rules.tmpl.yaml by `make generate`. Do not edit. */ -}}\n" + `{{- if .Values.prometheusRule.enabled }}
-apiVersion: monitoring.coreos.com/v1
+// chartHead begins a template for the one kind of monitoring.
+func chartHead(kind, object string) string {
+	return "{{- /* Rendered from alerts/rules.tmpl.yaml by `make generate`. Do not edit. */ -}}\n" +
+		`{{- if and (eq .Values.monitoring.kind "` + kind + `") .Values.monitoring.rules.enabled }}` + "\n" + object
+}
+
+const chartPrometheusRule = `apiVersion: monitoring.coreos.com/v1
 kind: PrometheusRule
 metadata:
   name: {{ include "workload-identity-exporter.fullname" . }}
   namespace: {{ .Release.Namespace }}
   labels:
     {{- include "workload-identity-exporter.labels" . | nindent 4 }}
-    {{- with .Values.prometheusRule.labels }}
+    {{- with .Values.monitoring.labels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
+spec:
+`
+
+const chartClusterRules = `apiVersion: monitoring.googleapis.com/v1
+kind: ClusterRules
+metadata:
+  name: {{ include "workload-identity-exporter.fullname" . }}
+  labels:
+    {{- include "workload-identity-exporter.labels" . | nindent 4 }}
 spec:
 `
 

@@ -34,10 +34,14 @@ func runbooks(t *testing.T) []page {
 	return pages
 }
 
-// pages are the runbooks, and what leads to them.
+// pages are the runbooks, what leads to them, and what is about the manifests.
 func pages(t *testing.T) []page {
 	t.Helper()
-	return append(runbooks(t), page{"alerts/README.md", string(read(t, "alerts/README.md"))})
+	all := runbooks(t)
+	for _, path := range []string{"alerts/README.md", "docs/install.md", "docs/security.md", "deploy/chart/README.md"} {
+		all = append(all, page{path, string(read(t, path))})
+	}
+	return all
 }
 
 func alerts(t *testing.T) []monitoringv1.Rule {
@@ -156,14 +160,7 @@ func anchors(text string) []string {
 
 // A query that finds nothing because its metric does not exist reads like all is well.
 func TestMetricsOfRunbooksExist(t *testing.T) {
-	known := slices.Clone(planned)
-	for _, m := range regexp.MustCompile("(?m)^\\| `(workload_identity_\\w+)` \\| (\\w+)").FindAllStringSubmatch(string(read(t, "docs/metrics.md")), -1) {
-		known = append(known, m[1])
-		if m[2] == "histogram" {
-			known = append(known, m[1]+"_bucket", m[1]+"_count", m[1]+"_sum")
-		}
-	}
-	each(t, func(name string, _ parser.Expr) { known = append(known, name) })
+	known := exported(t)
 	for _, p := range pages(t) {
 		for _, name := range regexp.MustCompile(`\bworkload_identity[_:][\w:]+`).FindAllString(p.text, -1) {
 			if !slices.Contains(known, name) {

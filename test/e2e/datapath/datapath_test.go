@@ -41,7 +41,7 @@ func TestFailures(t *testing.T) {
 		{
 			name: "source NAT: GKE's server takes the Pod for the node", setup: setup{asNode: true},
 			fail:  func(c *cluster) { c.rules.hideSource() },
-			state: "mismatch", observed: nodeEmail, server: "gke", within: atMost,
+			state: "mismatch", observed: nodeEmail, server: "gke", within: atMost + 2*time.Second,
 			repair: func(c *cluster) { c.rules.remove("hide") },
 		},
 		{

@@ -50,15 +50,16 @@ func TestAClusterWithoutMetadataServersPagesOnce(t *testing.T) {
 
 func TestAChangedAnnotationPagesNobody(t *testing.T) {
 	t.Parallel()
-	// So many nodes that some probe in the second between.
+	// So many nodes that some probe in the time between.
 	for name, skew := range map[string]struct{ agents, server time.Duration }{
 		"the metadata server sees it first": {agents: time.Second},
-		"agents see it first":               {server: time.Second},
+		"agents see it first":               {server: 50 * time.Second},
 		"at the same moment":                {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			api, settings := apiServer(t)
+			settings = append(settings, "WI_EXPECTATION_INTERVAL=1m") // so that all of them read it before the server knows
 			c := newCluster(t, shared, "4 annotation changed, "+name, fmt.Sprintf("annotated%.0f%.0f", skew.agents.Seconds(), skew.server.Seconds()), 20, settings...)
 			c.healthy(t)
 			atAnyMoment()
