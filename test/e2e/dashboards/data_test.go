@@ -1,0 +1,214 @@
+package dashboards
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Queries that have no data where all is well, by page, panel and query, with
+// the reason. Elsewhere all have some.
+var emptyWhenHealthy = map[string]string{
+	"workload-identity-cluster: mark Alerts":          "no alert fires",
+	"workload-identity-fleet: mark Alerts":            "no alert fires",
+	"workload-identity-node: mark Alerts":             "no alert fires",
+	"workload-identity-cluster: Nodes, worst first D": "nothing is suspected; a table without this column stays",
+}
+
+const scrapeInterval = time.Second
+
+// monitor runs Prometheus with the rules on the clusters, until it has seen
+// alerts fire if there is a reason for them.
+func monitor(t *testing.T, clusters ...*cluster) grafana {
+	t.Helper()
+	for _, c := range clusters {
+		c.start(t)
+	}
+	address := startPrometheus(t, t.TempDir(), map[string]any{
+		"global":         map[string]any{"scrape_interval": scrapeInterval.String(), "scrape_timeout": "1s", "evaluation_interval": "1s"},
+		"rule_files":     []string{hurriedRules(t)},
+		"scrape_configs": scrapes(t, clusters...),
+	})
+	return grafana{prometheus: address, span: 5 * time.Minute, scrape: scrapeInterval}
+}
+
+// await asks until the expression has as many series.
+func (g grafana) await(t *testing.T, expression string, want int) {
+	t.Helper()
+	var got int
+	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(500 * time.Millisecond) { // another process
+		g.end = time.Now()
+		r, err := g.ask(t.Context(), asked{kind: "instant", expression: expression})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got = r.count(); got == want {
+			return
+		}
+	}
+	t.Fatalf("%s has %d series, want %d", expression, got, want)
+}
+
+func TestEveryQueryHasDataInEveryState(t *testing.T) {
+	t.Parallel()
+	alpha := &cluster{name: "alpha", nodes: everyState(), annotations: true, native: true}
+	beta := &cluster{name: "beta", nodes: everyState()}
+	g := monitor(t, alpha, beta)
+	g.await(t, `count by (state) (workload_identity:node:verdict)`, 8) // starting is none
+	g.await(t, `ALERTS{alertname="WorkloadIdentityNodeFallback",alertstate="firing"}`, 2)
+	g.await(t, `workload_identity:pod:affected`, 3*(1+2))
+	g.await(t, `sum by (cluster, endpoint) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m > 0)`, 2*3)
+	g.end = time.Now()
+
+	t.Run("all", func(t *testing.T) { g.hasData(t, nil, nil) })
+	t.Run("native histograms", func(t *testing.T) { g.hasData(t, map[string]string{"cluster": "alpha"}, nil) })
+	t.Run("classic histograms", func(t *testing.T) { g.hasData(t, map[string]string{"cluster": "beta"}, nil) })
+
+	t.Run("the heat map has the histogram that there is", func(t *testing.T) {
+		heat := func(cluster string) []series {
+			return g.rows(t, "workload-identity-cluster", "Latency of the metadata servers", "A", map[string]string{"cluster": cluster})
+		}
+		native := func(s series) bool { return len(s.Histograms) > 0 }
+		if rows := heat("alpha"); !slices.ContainsFunc(rows, native) {
+			t.Errorf("alpha: %v, want a native histogram", rows)
+		}
+		if rows := heat("beta"); len(rows) != 4 || rows[0].Metric["le"] == "" || slices.ContainsFunc(rows, native) {
+			t.Errorf("beta: %v, want four classic buckets", rows)
+		}
+	})
+	t.Run("the table shows the worst first", func(t *testing.T) {
+		rows := g.rows(t, "workload-identity-cluster", "Nodes, worst first", "A", map[string]string{"cluster": "alpha"})
+		var states []string
+		for _, r := range rows {
+			states = append(states, r.Metric["state"])
+		}
+		want := []string{"node_fallback", "mismatch", "unbound", "token_denied", "unavailable", "unknown_expectation", "stale", "match"}
+		if !slices.Equal(states, want) {
+			t.Errorf("states %v, want %v", states, want)
+		}
+		if m := rows[0].Metric; m["expected"] != appEmail || m["metadata_server"] != "vm" || !strings.Contains(m["observed"], "-compute@") {
+			t.Errorf("first row %v, want both identities and who answered", m)
+		}
+	})
+	t.Run("the timeline has a row for each node in its state", func(t *testing.T) {
+		for _, n := range append(slices.Clone(alpha.nodes), beta.nodes...) {
+			want := map[string]float64{
+				"node_fallback": 9, "mismatch": 8, "unbound": 7, "token_denied": 6, "unavailable": 5, "unknown_expectation": 4, "stale": 3, "starting": 2, "match": 1,
+			}[n.state]
+			rows := g.rows(t, "workload-identity-node", "History of states", "A", map[string]string{"node": n.name})
+			if len(rows) != 1 || !slices.Contains(rows[0].numbers(), want) {
+				t.Errorf("%s: %v, want a row with %v", n.name, rows, want)
+			}
+		}
+	})
+	t.Run("the blast radius is that of the Pods", func(t *testing.T) {
+		var got, want []string
+		for _, r := range g.rows(t, "workload-identity-cluster", "Blast radius: Pods with a wrong identity", "A", nil) {
+			got = append(got, r.Metric["namespace"]+"/"+r.Metric["pod"]+" on "+r.Metric["node"]+" as "+r.Metric["service_account"])
+		}
+		for _, n := range append(slices.Clone(alpha.nodes), beta.nodes...) {
+			if n.state != "node_fallback" && n.state != "mismatch" && n.state != "unbound" {
+				continue
+			}
+			want = append(want, fmt.Sprintf("shop/app-%[1]s on %[1]s as app", n.name))
+			if strings.HasPrefix(n.name, "beta") { // nobody knows which accounts have no annotation
+				want = append(want, fmt.Sprintf("shop/plain-%[1]s on %[1]s as plain", n.name))
+			}
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("Pods\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		rows := g.rows(t, "workload-identity-cluster", "Blast radius by namespace", "A", nil)
+		if len(rows) != 1 || rows[0].Metric["namespace"] != "shop" || !slices.Equal(rows[0].numbers(), []float64{9}) {
+			t.Errorf("by namespace %v, want 9 in shop", rows)
+		}
+	})
+}
+
+// One cluster whose series have no label cluster, as they are for most people.
+func TestEveryQueryHasDataWhereAllIsWell(t *testing.T) {
+	t.Parallel()
+	g := monitor(t, &cluster{nodes: healthy(3), annotations: true, native: true})
+	g.await(t, `count(workload_identity:node:verdict{state="match"}) == 3`, 1)
+	g.await(t, `count(workload_identity:cluster_endpoint:probe_duration_seconds:rate5m) == 3`, 1)
+	g.end = time.Now()
+	none := maps.Clone(emptyWhenHealthy)
+	// Their query asks for the values of a label that is not there.
+	for _, page := range []string{"fleet", "cluster", "node"} {
+		none["workload-identity-"+page+": $cluster"] = "no series has the label"
+	}
+	t.Run("all", func(t *testing.T) { g.hasData(t, nil, none) })
+	t.Run("one node", func(t *testing.T) { g.hasData(t, map[string]string{"node": "-1-match"}, none) })
+
+	for panel, want := range map[string]float64{
+		"Right identity": 1, "Nodes that are not right": 0, "Nodes without an agent": 0,
+	} {
+		if rows := g.rows(t, "workload-identity-fleet", panel, "A", nil); len(rows) != 1 || !slices.Equal(rows[0].numbers(), []float64{want}) {
+			t.Errorf("%s: %v, want %v", panel, rows, want)
+		}
+	}
+	for _, fallback := range []struct{ page, panel, label, want string }{
+		{"workload-identity-fleet", "Alerts that fire", "severity", "no alert fires"},
+		{"workload-identity-fleet", "What changed in the last hour", "what", "nothing: as many nodes in each state, and agents of each version"},
+		{"workload-identity-cluster", "Blast radius: Pods with a wrong identity", "namespace", "no Pod runs with a wrong identity"},
+	} {
+		rows := g.rows(t, fallback.page, fallback.panel, "A", nil)
+		if len(rows) != 1 || rows[0].Metric[fallback.label] != fallback.want {
+			t.Errorf("%s: %v, want %q", fallback.panel, rows, fallback.want)
+		}
+	}
+	// What the agents ask is not the real metadata server, and they say so.
+	for _, r := range g.rows(t, "workload-identity-node", "Suspected causes and remedies", "A", nil) {
+		if r.Metric["cause"] != "environment_override" || r.Metric["remedy"] != "environment_override" {
+			t.Errorf("cause %v, want environment_override", r.Metric)
+		}
+	}
+}
+
+// hasData asks everything on all pages, and wants data but where the list says why not.
+func (g grafana) hasData(t *testing.T, choices map[string]string, none map[string]string) {
+	t.Helper()
+	for _, d := range dashboards(t) {
+		for _, a := range g.queries(t, d, choices) {
+			r, err := g.ask(context.Background(), a)
+			if err != nil {
+				t.Errorf("%s: %v\n%s", a, err, a.expression)
+				continue
+			}
+			reason, listed := none[a.String()]
+			switch {
+			case r.count() == 0 && !listed:
+				t.Errorf("%s has no data:\n%s", a, a.expression)
+			case r.count() > 0 && listed:
+				t.Errorf("%s has data, and is listed as empty: %s", a, reason)
+			}
+		}
+	}
+}
+
+// rows is the result of one query of a panel.
+func (g grafana) rows(t *testing.T, page, panel, ref string, choices map[string]string) []series {
+	t.Helper()
+	for _, d := range dashboards(t) {
+		if d.UID != page {
+			continue
+		}
+		for _, a := range g.queries(t, d, choices) {
+			if a.panel == panel && a.ref == ref {
+				r, err := g.ask(t.Context(), a)
+				if err != nil {
+					t.Fatalf("%s: %v", a, err)
+				}
+				return r.series
+			}
+		}
+	}
+	t.Fatalf("%s has no query %s %s", page, panel, ref)
+	return nil
+}

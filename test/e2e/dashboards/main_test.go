@@ -1,0 +1,49 @@
+package dashboards
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// Two versions of the exporter, as during a rollout.
+var exporters [2]string
+
+const repository = "../../../"
+
+func TestMain(m *testing.M) { os.Exit(run(m)) }
+
+func run(m *testing.M) int {
+	if os.Getenv("PROMETHEUS") == "" {
+		fmt.Fprintln(os.Stderr, "dashboards: SKIPPED, because PROMETHEUS does not name the program: run `make e2e-dashboards`, which installs it")
+		if os.Getenv("CI") != "" {
+			return 1 // in CI nothing may be left out
+		}
+		return 0
+	}
+	flag.Parse()
+	folder, err := os.MkdirTemp("", "dashboards")
+	if err != nil {
+		return fail(err)
+	}
+	defer os.RemoveAll(folder)
+	for i, version := range []string{"v1.0.0", "v1.1.0"} {
+		exporters[i] = filepath.Join(folder, "workload-identity-exporter-"+version)
+		build := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", exporters[i], "./cmd/workload-identity-exporter")
+		build.Dir = repository // the exporter's module
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		build.Stdout, build.Stderr = os.Stderr, os.Stderr
+		if err := build.Run(); err != nil {
+			return fail(fmt.Errorf("build the exporter: %w", err))
+		}
+	}
+	return m.Run()
+}
+
+func fail(err error) int {
+	fmt.Fprintln(os.Stderr, "dashboards:", err)
+	return 1
+}

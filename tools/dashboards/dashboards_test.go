@@ -1,0 +1,332 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+const root = "../.."
+
+func TestWhatIsCommittedIsRendered(t *testing.T) {
+	if err := run(root, true); err != nil {
+		t.Error(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(root + "/" + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// committed are the dashboards as Grafana reads them.
+func committed(t *testing.T) []*Dashboard {
+	t.Helper()
+	var all []*Dashboard
+	for _, uid := range []string{fleetUID, clusterUID, nodeUID} {
+		d := &Dashboard{}
+		decoder := json.NewDecoder(strings.NewReader(read(t, "dashboards/"+uid+".json")))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(d); err != nil {
+			t.Fatalf("%s: %v", uid, err)
+		}
+		if d.UID != uid {
+			t.Errorf("uid %s in %s.json: links would not find it", d.UID, uid)
+		}
+		all = append(all, d)
+	}
+	return all
+}
+
+// each calls f for all panels.
+func each(t *testing.T, f func(d *Dashboard, p *Panel)) {
+	t.Helper()
+	for _, d := range committed(t) {
+		for _, p := range d.Panels {
+			f(d, p)
+		}
+	}
+}
+
+func TestEveryPageIsReadOnlyTaggedAndInTheSameTime(t *testing.T) {
+	for _, d := range committed(t) {
+		if d.Editable || !slices.Contains(d.Tags, tag) || d.SchemaVersion != 37 || d.GraphTooltip != 1 || d.Title == "" || d.Description == "" {
+			t.Errorf("%s: want it not editable, tagged %s, of schema 37, with a shared crosshair, a title and a description", d.UID, tag)
+		}
+	}
+}
+
+func TestEveryPageLeadsToAllAndKeepsTheChoices(t *testing.T) {
+	for _, d := range committed(t) {
+		for _, uid := range []string{fleetUID, clusterUID, nodeUID} {
+			if !slices.ContainsFunc(d.Links, func(l Link) bool { return l.URL == "/d/"+uid && l.IncludeVars && l.KeepTime && l.Type == "link" }) {
+				t.Errorf("%s has no link to %s that keeps variables and time", d.UID, uid)
+			}
+		}
+	}
+}
+
+// A uid of a datasource is that of somebody's Grafana.
+func TestNoUIDOfADatasourceIsWritten(t *testing.T) {
+	uid := regexp.MustCompile(`"uid": "([^"]*)"`)
+	for _, d := range committed(t) {
+		for _, m := range uid.FindAllStringSubmatch(read(t, "dashboards/"+d.UID+".json"), -1) {
+			if m[1] != d.UID && m[1] != "${datasource}" {
+				t.Errorf("%s names the uid %s", d.UID, m[1])
+			}
+		}
+		for _, p := range d.Panels {
+			if p.Type != "text" && (p.Datasource == nil || p.Datasource.UID != "${datasource}") {
+				t.Errorf("%s: %q does not ask the chosen datasource", d.UID, p.Title)
+			}
+		}
+	}
+}
+
+func TestVariables(t *testing.T) {
+	want := map[string][]string{
+		fleetUID:   {"datasource", "cluster"},
+		clusterUID: {"datasource", "cluster", "job", "worst"},
+		nodeUID:    {"datasource", "cluster", "job", "node", "worst"},
+	}
+	for _, d := range committed(t) {
+		var got []string
+		for _, v := range d.Templating.List {
+			got = append(got, v.Name)
+			if v.Label == "" || v.Description == "" {
+				t.Errorf("%s: $%s has no label or no description", d.UID, v.Name)
+			}
+			query := fmt.Sprint(v.Query)
+			if strings.Contains(query, "\n") {
+				t.Errorf("%s: Grafana does not see the function in the query of $%s, which has several lines", d.UID, v.Name)
+			}
+			switch v.Name {
+			case "datasource":
+				if v.Type != "datasource" || query != "prometheus" || v.Current != nil {
+					t.Errorf("%s: $datasource is not the choice of a Prometheus", d.UID)
+				}
+			case "worst":
+				if v.Hide != 2 || !v.SkipURLSync || !v.Multi || !v.IncludeAll || v.AllValue != "" || v.Refresh != 2 {
+					t.Errorf("%s: $worst is not a hidden list, always of all its values and always fresh", d.UID)
+				}
+			default:
+				if v.Type != "query" || !v.IncludeAll || v.AllValue != ".*" || v.Hide != 0 || v.Current.Value != "$__all" {
+					t.Errorf("%s: $%s has no All that matches series without the label, or does not begin with it", d.UID, v.Name)
+				}
+			}
+		}
+		if !slices.Equal(got, want[d.UID]) {
+			t.Errorf("%s has the variables %v, want %v", d.UID, got, want[d.UID])
+		}
+	}
+}
+
+func TestEveryPanelIsExplained(t *testing.T) {
+	titles := map[string]bool{}
+	each(t, func(d *Dashboard, p *Panel) {
+		where := d.UID + ": " + p.Title
+		if p.Title == "" || titles[where] {
+			t.Errorf("%s: panel %d has no title of its own", d.UID, p.ID)
+		}
+		titles[where] = true
+		if len(p.Description) < 20 || !strings.HasSuffix(p.Description, ".") {
+			t.Errorf("%s: want a description in a sentence, not %q", where, p.Description)
+		}
+	})
+}
+
+func TestEveryNumberHasAUnit(t *testing.T) {
+	each(t, func(d *Dashboard, p *Panel) {
+		mapped := len(p.FieldConfig.Defaults.Mappings) > 0
+		switch p.Type {
+		case "text", "table":
+		case "state-timeline":
+			if !mapped {
+				t.Errorf("%s: %q shows numbers, not states", d.UID, p.Title)
+			}
+		default:
+			if p.FieldConfig.Defaults.Unit == "" && !mapped {
+				t.Errorf("%s: %q has no unit", d.UID, p.Title)
+			}
+		}
+	})
+}
+
+func TestPanelsFillThePageWithoutOverlap(t *testing.T) {
+	for _, d := range committed(t) {
+		taken := map[[2]int]string{}
+		for i, p := range d.Panels {
+			if p.ID != i+1 {
+				t.Errorf("%s: %q has id %d, want %d", d.UID, p.Title, p.ID, i+1)
+			}
+			for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
+				for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
+					if other := taken[[2]int{x, y}]; other != "" {
+						t.Fatalf("%s: %q lies on %q", d.UID, p.Title, other)
+					}
+					taken[[2]int{x, y}] = p.Title
+				}
+			}
+		}
+		bottom := 0
+		for at := range taken {
+			if at[0] >= 24 {
+				t.Fatalf("%s: %q reaches over the right edge", d.UID, taken[at])
+			}
+			bottom = max(bottom, at[1]+1)
+		}
+		if got, want := len(taken), 24*bottom; got != want {
+			t.Errorf("%s: panels cover %d of %d fields", d.UID, got, want)
+		}
+	}
+}
+
+func TestTablesNameTheirColumns(t *testing.T) {
+	each(t, func(d *Dashboard, p *Panel) {
+		if p.Type != "table" {
+			return
+		}
+		last := p.Transformations[len(p.Transformations)-1]
+		titles, _ := last.Options["renameByName"].(map[string]any)
+		if last.ID != "organize" || len(titles) == 0 {
+			t.Errorf("%s: %q does not name its columns", d.UID, p.Title)
+		}
+		for _, o := range p.FieldConfig.Overrides {
+			if !slices.Contains(slices.Collect(maps.Values(titles)), any(o.Matcher.Options)) {
+				t.Errorf("%s: %q formats the column %q, which it does not have", d.UID, p.Title, o.Matcher.Options)
+			}
+		}
+		if len(p.Targets) > 1 && p.Transformations[0].ID != "merge" {
+			t.Errorf("%s: %q does not merge its queries", d.UID, p.Title)
+		}
+	})
+}
+
+func TestAlertsAndNewVersionsAreMarked(t *testing.T) {
+	for _, d := range committed(t) {
+		var got []string
+		for _, a := range d.Annotations.List {
+			got = append(got, a.Name)
+			if !a.Enable || a.TitleFormat == "" || a.Step == "" {
+				t.Errorf("%s: the mark %s is off, or has no title or no step", d.UID, a.Name)
+			}
+		}
+		if !slices.Equal(got, []string{"Alerts", "Versions"}) {
+			t.Errorf("%s marks %v", d.UID, got)
+		}
+	}
+}
+
+func TestLinksLeadToFilesOfTheRepository(t *testing.T) {
+	link := regexp.MustCompile(regexp.QuoteMeta(repository) + `/(?:blob|tree)/main/([\w/.${}]+)`)
+	count := 0
+	for _, d := range committed(t) {
+		for _, m := range link.FindAllStringSubmatch(read(t, "dashboards/"+d.UID+".json"), -1) {
+			count++
+			read := strings.Replace(m[1], "${__data.fields.alertname}", "WorkloadIdentityNodeFallback", 1)
+			if _, err := os.Stat(root + "/" + read); err != nil {
+				t.Errorf("%s links to %s: %v", d.UID, m[1], err)
+			}
+		}
+	}
+	if count < 8 {
+		t.Errorf("%d links to the repository, want those of the runbooks", count)
+	}
+}
+
+// The states are those of the agent, in its order, and each that needs somebody
+// has a runbook.
+func TestStatesAreThoseOfTheAgent(t *testing.T) {
+	var want []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(\\w+)` \\| .* \\| (?:yes|no) \\|$").FindAllStringSubmatch(read(t, "docs/metrics.md"), -1) {
+		want = append(want, m[1])
+	}
+	var got []string
+	for i, s := range states {
+		got = append(got, s.name)
+		if s.rank != len(states)-i {
+			t.Errorf("%s has rank %d, want %d", s.name, s.rank, len(states)-i)
+		}
+		if s.runbook == "" && s.name != "match" && s.name != "starting" {
+			t.Errorf("%s has no runbook", s.name)
+		}
+	}
+	if !slices.Equal(got, want) || len(want) == 0 {
+		t.Errorf("states %v, want %v", got, want)
+	}
+}
+
+func TestEveryCauseHasARemedyInWords(t *testing.T) {
+	var names []string
+	for _, c := range causes {
+		names = append(names, c.name)
+		if !strings.HasSuffix(c.remedy, ".") || strings.Count(c.remedy, ". ") != 1 {
+			t.Errorf("%s: want what is wrong and what to do, in two sentences: %q", c.name, c.remedy)
+		}
+	}
+	lists := regexp.MustCompile("`workload_identity_(?:suspected_cause|risk)` \\| gauge \\| `cause` \\(([^)]*)\\)").FindAllStringSubmatch(read(t, "docs/metrics.md"), -1)
+	if len(lists) != 2 {
+		t.Fatalf("%d lists of causes, want that of suspected ones and that of risks", len(lists))
+	}
+	for _, list := range lists {
+		for name := range strings.SplitSeq(list[1], ", ") {
+			if !slices.Contains(names, name) {
+				t.Errorf("the cause %s has no remedy", name)
+			}
+		}
+	}
+}
+
+func TestEveryWayOfProvisioningHasAllDashboards(t *testing.T) {
+	var generator struct {
+		ConfigMapGenerator []struct {
+			Name  string
+			Files []string
+		}
+		GeneratorOptions struct {
+			DisableNameSuffixHash bool
+			Labels, Annotations   map[string]string
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "dashboards/kustomization.yaml")), &generator); err != nil {
+		t.Fatal(err)
+	}
+	if o := generator.GeneratorOptions; o.Labels["grafana_dashboard"] != "1" || o.Annotations["grafana_folder"] == "" || !o.DisableNameSuffixHash {
+		t.Errorf("options %v: want the sidecar's label and folder, and names without a hash", o)
+	}
+	operator := strings.Split(read(t, "deploy/kustomize/overlays/grafana-operator/dashboards.yaml"), "\n---\n")
+	if len(generator.ConfigMapGenerator) != 3 || len(operator) != 3 {
+		t.Fatalf("%d ConfigMaps and %d GrafanaDashboards, want 3", len(generator.ConfigMapGenerator), len(operator))
+	}
+	for i, d := range dashboards() {
+		if g := generator.ConfigMapGenerator[i]; g.Name != d.UID || !slices.Equal(g.Files, []string{d.UID + ".json"}) {
+			t.Errorf("ConfigMap %v, want %s", g, d.UID)
+		}
+		var resource struct {
+			APIVersion, Kind string
+			Spec             struct {
+				Folder           string
+				InstanceSelector struct{ MatchLabels map[string]string }
+				ConfigMapRef     struct{ Name, Key string }
+			}
+		}
+		if err := yaml.Unmarshal([]byte(operator[i]), &resource); err != nil {
+			t.Fatal(err)
+		}
+		if resource.APIVersion != "grafana.integreatly.org/v1beta1" || resource.Kind != "GrafanaDashboard" || len(resource.Spec.InstanceSelector.MatchLabels) == 0 ||
+			resource.Spec.ConfigMapRef.Name != d.UID || resource.Spec.ConfigMapRef.Key != d.UID+".json" {
+			t.Errorf("%+v, want a GrafanaDashboard of %s", resource, d.UID)
+		}
+	}
+}

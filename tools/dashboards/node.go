@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// node asks the agents themselves. The nodes are always few: All are the worst.
+func node() *Dashboard {
+	const (
+		there = `cluster=~"$cluster",node=~"$worst"`
+		of    = `job=~"$job",` + there
+	)
+	saidNow := ranks(`(workload_identity_state{state=%q,`+of+`} == 1)`, states)
+	return page(
+		nodeUID, "Workload Identity / Node", "What a node hands out beside what it should, since when, why, and what to do. All shows the ten worst nodes.",
+		[]*Variable{
+			datasourceVariable(), clusterVariable(), jobVariable(), nodeVariable(),
+			worst("The chosen node, or of all the ten worst; a node without a verdict by its name.", `query_result(
+topk(10, max by (node) (
+`+ranks(`workload_identity:node:verdict{state=%q,cluster=~"$cluster",node=~"$node"}`, states)+`
+))
+or on () label_replace(vector(0), "node", "${node:raw}", "", ""))`),
+		},
+		marks("node, alertname, severity", there, "{{node}}: {{severity}}"),
+
+		stat("State", "What the agent says now.", "", from(good), 6, now("{{node}}", `
+max by (node) (
+`+saidNow+`
+)`)).background(byRank()),
+
+		stat("Since", "When the state was entered.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
+1000 * max by (node) (workload_identity_state_entered_timestamp_seconds{`+of+`})`)),
+
+		stat("Time to the first token", "From the start of the agent's process to its first token: how long a new Pod waits for its identity.", "s", from(good, 10, warning, 60, bad), 6, now("{{node}}", `
+max by (node) (workload_identity_time_to_first_token_seconds{`+of+`})`)),
+
+		stat("Token expires", "When the last token that the metadata server gave expires.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
+1000 * max by (node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`)),
+
+		table(
+			"Expected and observed identity", "The identity that Pods should get, where that is known from, and the one that they get. Who answered is the metadata server: gke hands out the identities of Pods, vm that of the node.", 24, 5,
+			[]string{"node", "Node", "cluster", "Cluster", "expected", "Expected", "source", "Known from", "observed", "Observed", "metadata_server", "Who answered", "Value #A", "", "Value #B", ""},
+			rows(`max by (cluster, node, expected, source) (label_replace(workload_identity_expected_info{`+of+`}, "expected", "$1", "email", "(.*)"))`),
+			rows(`max by (cluster, node, observed, metadata_server) (label_replace(workload_identity_observed_info{`+of+`}, "observed", "$1", "email", "(.*)"))`),
+		),
+
+		table(
+			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it.", 24, 5,
+			[]string{"node", "Node", "cause", "Cause", "remedy", "Remedy", "Value", ""},
+			rows(`
+label_replace(
+  max by (node, cause) (workload_identity_suspected_cause{`+of+`} == 1 or workload_identity_risk{`+of+`} == 1)
+    or on ()
+  label_replace(vector(0), "cause", "none", "", ""),
+"remedy", "$1", "cause", "(.*)")`),
+		).with(named("Remedy", Property{"mappings", byCause()}, Property{"custom.width", 1000})),
+
+		timeline("History of states", "What the agent said at each moment.", byRank(), 16, 8, query("{{node}}", `
+max by (node) (
+`+saidNow+`
+)`)),
+
+		table(
+			"Moments of change", "When the states of the time range were entered, by the agent's clock. A state that lasts less than a scrape interval may be missing here, and is in the graph of verdicts.", 8, 8,
+			[]string{"Value", "Entered", "state", "State", "node", "Node"},
+			asRows(query("", `
+1000 * max by (node, state) (
+    workload_identity_state_entered_timestamp_seconds{`+of+`}
+  * on (cluster, node, job, instance) group_left (state)
+    (workload_identity_state{`+of+`} == 1)
+)`)),
+		).distinct("Value", "state", "node").with(moment("Entered"), named("State", append(coloured(), Property{"mappings", byStateName()})...)),
+
+		timeline("Success of each endpoint", "Whether the last request got a usable answer: email says who Pods are, token whether they can act, server which metadata server answers.", []Mapping{{Type: "value", Options: map[string]Result{
+			"1": {Text: "answers", Color: good}, "0": {Text: "fails", Color: bad, Index: 1},
+		}}}, 12, 8, query("{{node}} {{endpoint}}", `
+min by (node, endpoint) (workload_identity_probe_success{`+of+`})`)),
+
+		lines("Latency of each endpoint", "The 95th percentile of the time to the end of the answer. From the native histogram; without it from the three buckets of the classic one.", "s", 12, query("{{endpoint}}", `
+histogram_quantile(0.95, sum by (endpoint) (rate(workload_identity_probe_duration_seconds{`+of+`}[$__rate_interval])))
+  or
+histogram_quantile(0.95, sum by (endpoint, le) (rate(workload_identity_probe_duration_seconds_bucket{`+of+`}[$__rate_interval])))`)),
+
+		lines("Failures by reason", "Requests without a usable answer, by endpoint and reason.", "short", 12, query("{{endpoint}} {{reason}}", `
+sum by (endpoint, reason) (increase(workload_identity_probe_failures_total{`+of+`}[$__rate_interval]))`)),
+
+		areas("Verdicts on single probes", "What each probe found, before confirmation: blips that are never stated show here.", "short", 12, query("{{state}}", `
+sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interval]))`)).with(byState()...),
+
+		table(
+			"Agents", "The agents on the node. The Pod leads to its logs in Cloud Logging, the address to its status page, where the browser can reach it.", 12, 7,
+			[]string{"node", "Node", "namespace", "Namespace", "pod", "Pod", "instance", "Status page", "version", "Version", "Value", "", "cluster", ""},
+			rows(`max by (cluster, node, namespace, pod, instance, version) (workload_identity_exporter_build_info{`+of+`})`),
+		).with(named("Pod", linked("Logs", toPodLogs, true)), named("Status page", linked("Status page", toStatusPage, true))),
+
+		table(
+			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 12, 7,
+			[]string{"node", "Node", "alertname", "Alert", "severity", "Severity", "Value", ""},
+			rows(`
+max by (node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
+  or on ()
+label_replace(vector(0), "alertname", "no alert fires", "", "")`),
+		).with(named("Alert", linked("Runbook", toRunbook, true))),
+
+		text("What to do", "The runbook of each state, and how to reach the agent.", guide(), 24, 9),
+	)
+}
+
+// asRows makes a range of values rows.
+func asRows(t Target) Target {
+	t.Format = "table"
+	return t
+}
+
+// background colours the whole panel by what its values mean.
+func (p *Panel) background(mappings []Mapping) *Panel {
+	p.FieldConfig.Defaults.Mappings = mappings
+	p.Options["colorMode"] = "background"
+	return p
+}
+
+// distinct leaves one row for each combination of the columns, the newest first.
+func (p *Panel) distinct(columns ...string) *Panel {
+	fields := map[string]any{}
+	for _, c := range columns {
+		fields[c] = map[string]any{"operation": "groupby", "aggregations": []string{}}
+	}
+	p.Transformations = append([]Transformation{{"groupBy", map[string]any{"fields": fields}}}, p.Transformations...)
+	p.Options["sortBy"] = []any{map[string]any{"displayName": "Entered", "desc": true}}
+	return p
+}
+
+// byStateName colours names of states.
+func byStateName() []Mapping {
+	m := Mapping{Type: "value", Options: map[string]Result{}}
+	for i, s := range states {
+		m.Options[s.name] = Result{Text: s.name, Color: s.colour, Index: i}
+	}
+	return []Mapping{m}
+}
+
+func guide() string {
+	var b strings.Builder
+	b.WriteString("| state | runbook |\n|---|---|\n")
+	for _, s := range states {
+		if s.runbook != "" {
+			fmt.Fprintf(&b, "| `%s` | [%s](%s/blob/main/alerts/runbooks/%s.md) |\n", s.name, s.runbook, repository, s.runbook)
+		}
+	}
+	b.WriteString("\nThe agent's status page and logs, with the namespace and the Pod of the table above:\n\n" +
+		"    kubectl -n NAMESPACE port-forward pod/POD 10988   # http://127.0.0.1:10988/\n" +
+		"    kubectl -n NAMESPACE logs POD\n")
+	return b.String()
+}

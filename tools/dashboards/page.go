@@ -1,0 +1,116 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+)
+
+// uid of each page. Links of alerts name them.
+const (
+	fleetUID   = "workload-identity-fleet"
+	clusterUID = "workload-identity-cluster"
+	nodeUID    = "workload-identity-node"
+)
+
+const tag = "workload-identity"
+
+const repository = "https://github.com/workload-identity-exporter/workload-identity-exporter"
+
+// page is what all dashboards have: links to the others that keep the choices
+// and the time, and panels in rows of 24.
+func page(uid, title, description string, variables []*Variable, annotations []Annotation, panels ...*Panel) *Dashboard {
+	x, y, height := 0, 0, 0
+	for i, p := range panels {
+		if x+p.GridPos.W > 24 {
+			x, y, height = 0, y+height, 0
+		}
+		p.ID, p.GridPos.X, p.GridPos.Y = i+1, x, y
+		x += p.GridPos.W
+		height = max(height, p.GridPos.H)
+		if p.FieldConfig.Overrides == nil {
+			p.FieldConfig.Overrides = []Override{}
+		}
+	}
+	return &Dashboard{
+		UID: uid, Title: title, Description: description, Tags: []string{tag},
+		SchemaVersion: 37, GraphTooltip: 1, Refresh: "30s", Time: TimeRange{"now-1h", "now"},
+		Links: []Link{
+			to("Fleet", fleetUID, "All clusters"), to("Cluster", clusterUID, "All nodes of a cluster"), to("Node", nodeUID, "One node"),
+			{Title: "Runbooks", Type: "link", Icon: "doc", Tooltip: "What to do about each alert", URL: repository + "/tree/main/alerts#all-alerts", TargetBlank: true},
+		},
+		Templating:  Templating{variables},
+		Annotations: Annotations{annotations},
+		Panels:      panels,
+	}
+}
+
+func to(title, uid, tooltip string) Link {
+	return Link{Title: title, Type: "link", Icon: "dashboard", Tooltip: tooltip, URL: "/d/" + uid, IncludeVars: true, KeepTime: true}
+}
+
+// The variables. `.*` also matches series without the label, as there are where
+// a Prometheus sees one cluster.
+func datasourceVariable() *Variable {
+	return &Variable{Name: "datasource", Label: "Data source", Description: "The Prometheus that has the series and the recording rules.", Type: "datasource", Query: "prometheus", Refresh: 1}
+}
+
+func choice(name, label, description, query string) *Variable {
+	return &Variable{
+		Name: name, Label: label, Description: description, Type: "query", Query: VariableQuery{oneLine(query), name}, Datasource: &datasource,
+		Refresh: 2, Sort: 1, IncludeAll: true, AllValue: ".*", Current: &Current{"All", "$__all"},
+	}
+}
+
+func clusterVariable() *Variable {
+	return choice("cluster", "Cluster", "The label cluster. All also holds series without it.", `label_values(workload_identity:cluster:nodes, cluster)`)
+}
+
+func jobVariable() *Variable {
+	return choice("job", "Job", "The scrape job of the agents.", `label_values(workload_identity_exporter_build_info{cluster=~"$cluster"}, job)`)
+}
+
+func nodeVariable() *Variable {
+	return choice("node", "Node", "All are the ten worst nodes.", `label_values(workload_identity:node:verdict{cluster=~"$cluster"}, node)`)
+}
+
+// worst is a hidden variable with the nodes that a page shows, so that its
+// queries ask for a few nodes by name, however many there are.
+func worst(description, query string) *Variable {
+	return &Variable{
+		Name: "worst", Label: "Worst nodes", Description: description, Type: "query", Query: VariableQuery{oneLine(query), "worst"}, Datasource: &datasource,
+		Regex: `/node="([^"]+)"/`, Refresh: 2, Multi: true, IncludeAll: true, Hide: 2, SkipURLSync: true, Current: &Current{[]string{"All"}, []string{"$__all"}},
+	}
+}
+
+// oneLine is how Grafana takes a query that is wrapped by a function of its own:
+// its pattern does not reach over line ends.
+func oneLine(query string) string { return strings.Join(strings.Fields(query), " ") }
+
+// marks are the annotations: alerts by the labels that tell them apart on the
+// page, and agents of a version that was not there ten minutes ago.
+func marks(alertLabels, selector, text string) []Annotation {
+	return []Annotation{
+		{
+			Name: "Alerts", Datasource: datasource, Enable: true, IconColor: bad, Step: "30s",
+			Expr:        fmt.Sprintf(`count by (%s) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",%s})`, alertLabels, selector),
+			TitleFormat: "{{alertname}}", TextFormat: text, TagKeys: "severity",
+		},
+		{
+			Name: "Versions", Datasource: datasource, Enable: true, IconColor: "#3A7EBF", Step: "30s",
+			Expr: `workload_identity:cluster_version:agents{cluster=~"$cluster"}
+  unless on (cluster, version)
+workload_identity:cluster_version:agents{cluster=~"$cluster"} offset 10m`,
+			TitleFormat: "Agents {{version}}", TextFormat: "{{cluster}}", TagKeys: "version",
+		},
+	}
+}
+
+// named links of the tables.
+const (
+	keepTime     = "&${__url_time_range}"
+	toCluster    = "/d/" + clusterUID + "?${datasource:queryparam}&var-cluster=${__data.fields.cluster}" + keepTime
+	toNode       = "/d/" + nodeUID + "?${datasource:queryparam}&${cluster:queryparam}&${job:queryparam}&var-node=${__data.fields.node}" + keepTime
+	toRunbook    = repository + "/blob/main/alerts/runbooks/${__data.fields.alertname}.md"
+	toStatusPage = "http://${__data.fields.instance}/"
+	toPodLogs    = `https://console.cloud.google.com/logs/query;query=resource.type%3D%22k8s_container%22%0Aresource.labels.namespace_name%3D%22${__data.fields.namespace}%22%0Aresource.labels.pod_name%3D%22${__data.fields.pod}%22`
+)

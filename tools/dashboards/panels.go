@@ -1,0 +1,206 @@
+package main
+
+import "strings"
+
+var datasource = Datasource{Type: "prometheus", UID: "${datasource}"}
+
+// query is a target whose result is a line, or a block, for each series.
+func query(legend, expr string) Target {
+	return Target{Expr: strings.TrimSpace(expr), LegendFormat: legend, Format: "time_series", Range: true}
+}
+
+// now is a target for the present alone.
+func now(legend, expr string) Target {
+	return Target{Expr: strings.TrimSpace(expr), LegendFormat: legend, Format: "time_series", Instant: true}
+}
+
+// rows is a target whose result is a row for each series, now.
+func rows(expr string) Target {
+	return Target{Expr: strings.TrimSpace(expr), Format: "table", Instant: true}
+}
+
+// panel is what all kinds have. The width is out of 24.
+func panel(kind, title, description string, w, h int, targets []Target) *Panel {
+	for i := range targets {
+		targets[i].RefID = string(rune('A' + i))
+		targets[i].EditorMode = "code"
+	}
+	p := &Panel{Type: kind, Title: title, Description: description, GridPos: GridPos{W: w, H: h}, Targets: targets, Options: map[string]any{}}
+	if len(targets) > 0 {
+		p.Datasource = &datasource
+	}
+	return p
+}
+
+// stat is one number, or one for each series.
+func stat(title, description, unit string, steps []Step, w int, targets ...Target) *Panel {
+	p := panel("stat", title, description, w, 4, targets)
+	p.FieldConfig.Defaults = Field{Unit: unit, Color: &Color{Mode: "thresholds"}, Thresholds: &Thresholds{"absolute", steps}}
+	p.Options = map[string]any{
+		"colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
+		"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
+	}
+	return p
+}
+
+// lines is a graph.
+func lines(title, description, unit string, w int, targets ...Target) *Panel {
+	p := panel("timeseries", title, description, w, 8, targets)
+	p.FieldConfig.Defaults = Field{
+		Unit: unit, Min: new(0.0), Color: &Color{Mode: "palette-classic"},
+		Custom: map[string]any{"drawStyle": "line", "lineWidth": 2, "fillOpacity": 0, "showPoints": "never", "spanNulls": true},
+	}
+	p.Options = map[string]any{"legend": legend(), "tooltip": map[string]any{"mode": "multi", "sort": "desc"}}
+	return p
+}
+
+// areas is a graph of parts that add up.
+func areas(title, description, unit string, w int, targets ...Target) *Panel {
+	p := lines(title, description, unit, w, targets...)
+	p.FieldConfig.Defaults.Custom = map[string]any{
+		"drawStyle": "line", "lineInterpolation": "stepAfter", "lineWidth": 0, "fillOpacity": 90, "showPoints": "never",
+		"stacking": map[string]any{"mode": "normal", "group": "A"},
+	}
+	return p
+}
+
+// timeline is a row of blocks for each series.
+func timeline(title, description string, mappings []Mapping, w, h int, targets ...Target) *Panel {
+	p := panel("state-timeline", title, description, w, h, targets)
+	p.MaxDataPoints = 120 // a block of 30 s in an hour is as thin as one can see
+	p.FieldConfig.Defaults = Field{
+		Color: &Color{Mode: "thresholds"}, Thresholds: &Thresholds{"absolute", from(states[8].colour)}, Mappings: mappings,
+		Custom: map[string]any{"fillOpacity": 100, "lineWidth": 0},
+	}
+	p.Options = map[string]any{
+		"mergeValues": true, "showValue": "never", "rowHeight": 0.85, "alignValue": "left",
+		"legend": legend(), "tooltip": map[string]any{"mode": "single", "sort": "none"},
+	}
+	return p
+}
+
+// table has a column for each label, and for the value of each query. Columns
+// are named in pairs of a field and its title, in order; an empty title hides it.
+func table(title, description string, w, h int, columns []string, targets ...Target) *Panel {
+	p := panel("table", title, description, w, h, targets)
+	p.FieldConfig.Defaults = Field{Custom: map[string]any{"align": "auto", "filterable": true}}
+	p.Options = map[string]any{"showHeader": true, "cellHeight": "sm"}
+	if len(targets) > 1 {
+		p.Transformations = append(p.Transformations, Transformation{"merge", map[string]any{}})
+	}
+	hidden, order, titles := map[string]bool{"Time": true}, map[string]int{}, map[string]string{}
+	for i := 0; i+1 < len(columns); i += 2 {
+		field, title := columns[i], columns[i+1]
+		if title == "" {
+			hidden[field] = true
+			continue
+		}
+		order[field], titles[field] = i/2, title
+	}
+	p.Transformations = append(p.Transformations, Transformation{"organize", map[string]any{
+		"excludeByName": hidden, "indexByName": order, "renameByName": titles,
+	}})
+	return p
+}
+
+// bars is a bar for each series.
+func bars(title, description, unit string, w, h int, targets ...Target) *Panel {
+	p := panel("bargauge", title, description, w, h, targets)
+	p.FieldConfig.Defaults = Field{Unit: unit, Min: new(0.0), Color: &Color{Mode: "thresholds"}, Thresholds: &Thresholds{"absolute", from(good, 1, bad)}}
+	p.Options = map[string]any{
+		"displayMode": "basic", "orientation": "horizontal", "showUnfilled": false,
+		"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
+	}
+	return p
+}
+
+// stacks is a bar for each value of a label, in parts by another label.
+func stacks(title, description string, w, h int, bar, part string, target Target) *Panel {
+	p := panel("barchart", title, description, w, h, []Target{target})
+	p.Transformations = []Transformation{{"groupingToMatrix", map[string]any{
+		"rowField": bar, "columnField": part, "valueField": "Value", "emptyValue": "null",
+	}}}
+	p.FieldConfig.Defaults = Field{Unit: "short", Min: new(0.0), Color: &Color{Mode: "palette-classic"}, Custom: map[string]any{"fillOpacity": 90, "lineWidth": 0}}
+	p.Options = map[string]any{
+		"orientation": "horizontal", "stacking": "normal", "showValue": "never", "barWidth": 0.9, "groupWidth": 0.8,
+		"legend": legend(), "tooltip": map[string]any{"mode": "multi", "sort": "desc"},
+	}
+	return p
+}
+
+// heatmap shows how many observations there are of each size. Its colours run
+// from dark to bright, and are made for the colour-blind.
+func heatmap(title, description, unit string, w int, target Target) *Panel {
+	target.Format = "heatmap"
+	p := panel("heatmap", title, description, w, 8, []Target{target})
+	p.FieldConfig.Defaults = Field{Unit: unit}
+	p.Options = map[string]any{
+		"calculate": false, "cellGap": 1, "showValue": "never",
+		"color":        map[string]any{"mode": "scheme", "scheme": "Cividis", "steps": 64, "exponent": 0.5, "fill": "dark-blue", "reverse": false},
+		"filterValues": map[string]any{"le": 1e-9},
+		"rowsFrame":    map[string]any{"layout": "auto"},
+		"yAxis":        map[string]any{"unit": unit, "axisPlacement": "left", "reverse": false},
+		"legend":       map[string]any{"show": true},
+		"tooltip":      map[string]any{"show": true, "yHistogram": true},
+	}
+	return p
+}
+
+// text is for what does not change.
+func text(title, description, content string, w, h int) *Panel {
+	p := panel("text", title, description, w, h, nil)
+	p.Options = map[string]any{"mode": "markdown", "content": content}
+	return p
+}
+
+func legend() map[string]any {
+	return map[string]any{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}}
+}
+
+// with adds overrides.
+func (p *Panel) with(overrides ...Override) *Panel {
+	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, overrides...)
+	return p
+}
+
+// named is for the column or series of this name.
+func named(name string, properties ...Property) Override {
+	return Override{Matcher{"byName", name}, properties}
+}
+
+// coloured is a cell that has the colour of its value. Grafana 9.3 reads the
+// first of the two, newer ones the second.
+func coloured() []Property {
+	return []Property{
+		{"custom.displayMode", "color-background-solid"},
+		{"custom.cellOptions", map[string]any{"type": "color-background", "mode": "basic"}},
+	}
+}
+
+// linked makes cells links.
+func linked(title, url string, elsewhere bool) Property {
+	return Property{"links", []Link{{Title: title, URL: url, TargetBlank: elsewhere}}}
+}
+
+// moment is a column of times in milliseconds.
+func moment(column string) Override {
+	return named(column, Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180})
+}
+
+// from is a list of thresholds: a colour, then pairs of a value and the colour
+// from there on.
+func from(colour string, more ...any) []Step {
+	steps := []Step{{Color: colour}}
+	for i := 0; i+1 < len(more); i += 2 {
+		var value float64
+		switch v := more[i].(type) {
+		case int:
+			value = float64(v)
+		case float64:
+			value = v
+		}
+		colour, _ := more[i+1].(string)
+		steps = append(steps, Step{colour, &value})
+	}
+	return steps
+}
