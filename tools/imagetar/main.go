@@ -1,25 +1,19 @@
-// Command imagetar packs one static binary into a container image, without a
-// container engine: an archive as `docker save` writes it, which containerd,
-// docker, podman and kind load.
+// Command imagetar packs a static binary into a container image, without a
+// container engine: an OCI archive, for one or more architectures, which
+// containerd, docker, podman, skopeo and kind load.
 //
-// The same binary gives the same archive, byte for byte: there is no time in it.
+// The same binaries give the same archive, byte for byte: there is no time in it.
 package main
 
 import (
-	"archive/tar"
-	"bytes"
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/google/go-containerregistry/pkg/name"
-	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 )
 
 func main() {
@@ -30,63 +24,53 @@ func main() {
 }
 
 func run(args []string) error {
-	flags := flag.NewFlagSet("imagetar [flags] BINARY", flag.ContinueOnError)
+	flags := flag.NewFlagSet("imagetar [flags] ARCHITECTURE=BINARY...", flag.ContinueOnError)
 	tag := flags.String("tag", "", "`NAME:TAG` of the image")
 	out := flags.String("out", "", "the archive's `FILE`")
 	user := flags.String("user", "65532:65532", "`UID:GID` of the process")
-	architecture := flags.String("arch", "amd64", "what the binary was built for, as GOARCH")
+	version := flags.String("version", "dev", "the `VERSION` in the image's labels")
+	revision := flags.String("revision", "unknown", "the `COMMIT` in the image's labels")
+	most := flags.Int64("max", 0, "fail if an unpacked image has more `BYTES`; 0 is no limit")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() != 1 || *tag == "" || *out == "" {
-		return errors.New("want -tag NAME:TAG -out FILE BINARY")
+	if flags.NArg() == 0 || *tag == "" || *out == "" {
+		return errors.New("want -tag NAME:TAG -out FILE and at least one ARCHITECTURE=BINARY")
 	}
 	reference, err := name.NewTag(*tag)
 	if err != nil {
 		return fmt.Errorf("-tag: %w", err)
 	}
-	image, err := pack(flags.Arg(0), *user, *architecture)
-	if err != nil {
-		return err
+	var images []image
+	for _, arg := range flags.Args() {
+		architecture, binary, ok := strings.Cut(arg, "=")
+		if !ok {
+			return fmt.Errorf("%q: want ARCHITECTURE=BINARY, such as amd64=bin/program", arg)
+		}
+		i, err := pack(binary, architecture, *user, labels(*version, *revision))
+		if err != nil {
+			return fmt.Errorf("%s: %w", binary, err)
+		}
+		if *most > 0 && i.size > *most {
+			return fmt.Errorf("%s: %d bytes, want at most %d", binary, i.size, *most)
+		}
+		fmt.Printf("%s for %s: %.1f MB, packed %.1f MB\n", *tag, architecture, float64(i.size)/1e6, float64(i.packed)/1e6)
+		images = append(images, i)
 	}
 	if err := os.MkdirAll(filepath.Dir(*out), 0o750); err != nil {
 		return err
 	}
-	return tarball.WriteToFile(*out, reference, image)
+	return archive(*out, reference, images)
 }
 
-// pack returns an image that holds the binary alone, in its root folder.
-func pack(binary, user, architecture string) (v1.Image, error) {
-	content, err := os.ReadFile(binary)
-	if err != nil {
-		return nil, err
+// labels are those of the Dockerfile.
+func labels(version, revision string) map[string]string {
+	return map[string]string{
+		"org.opencontainers.image.title":       "workload-identity-exporter",
+		"org.opencontainers.image.description": "Watches which Google identity Pods on a GKE node really get",
+		"org.opencontainers.image.source":      "https://github.com/workload-identity-exporter/workload-identity-exporter",
+		"org.opencontainers.image.licenses":    "Apache-2.0",
+		"org.opencontainers.image.version":     version,
+		"org.opencontainers.image.revision":    revision,
 	}
-	path := "/" + filepath.Base(binary)
-	var files bytes.Buffer
-	w := tar.NewWriter(&files)
-	if err := w.WriteHeader(&tar.Header{Name: path[1:], Mode: 0o755, Size: int64(len(content)), Typeflag: tar.TypeReg}); err != nil {
-		return nil, err
-	}
-	if _, err := w.Write(content); err != nil {
-		return nil, err
-	}
-	if err := w.Close(); err != nil {
-		return nil, err
-	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(files.Bytes())), nil })
-	if err != nil {
-		return nil, err
-	}
-	image, err := mutate.AppendLayers(empty.Image, layer)
-	if err != nil {
-		return nil, err
-	}
-	file, err := image.ConfigFile()
-	if err != nil {
-		return nil, err
-	}
-	file = file.DeepCopy()
-	file.OS, file.Architecture = "linux", architecture
-	file.Config = v1.Config{User: user, Entrypoint: []string{path}}
-	return mutate.ConfigFile(image, file)
 }

@@ -1,12 +1,9 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"net/url"
 	"strings"
 	"testing"
@@ -16,7 +13,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -28,12 +24,14 @@ import (
 )
 
 const (
-	namespace     = "wi-e2e"
+	namespace     = "workload-identity-exporter"
 	nodeNamespace = "wi-e2e-nodes"
+	exporter      = "workload-identity-exporter" // the name of all its objects
+	nameLabel     = "app.kubernetes.io/name"
 	enabledLabel  = "iam.gke.io/gke-metadata-server-enabled"
 	suiteLabel    = "wi-e2e"
 
-	exporterEmail = "exporter@demo-project.iam.gserviceaccount.com"
+	exporterEmail = "workload-identity-exporter@demo-project.iam.gserviceaccount.com"
 	// nodeEmail is Compute Engine's default, which the simulated VM has.
 	nodeEmail = "123456789012-compute@developer.gserviceaccount.com"
 
@@ -79,24 +77,34 @@ func connect(kubeconfig string) (*cluster, error) {
 
 // apply makes the objects of a manifest what it says.
 func (c *cluster) apply(ctx context.Context, manifest []byte) error {
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096)
-	for {
-		var o unstructured.Unstructured
-		if err := decoder.Decode(&o.Object); errors.Is(err, io.EOF) {
-			return nil
-		} else if err != nil {
-			return err
+	all, err := objects(manifest)
+	if err != nil {
+		return err
+	}
+	return c.applyObjects(ctx, all)
+}
+
+func (c *cluster) applyObjects(ctx context.Context, all []*unstructured.Unstructured) error {
+	for _, o := range all {
+		r, err := c.resource(o)
+		if err == nil {
+			_, err = r.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "e2e", Force: true})
 		}
-		kind := o.GroupVersionKind()
-		mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
 		if err != nil {
-			return err
-		}
-		_, err = c.dynamic.Resource(mapping.Resource).Namespace(o.GetNamespace()).Apply(ctx, o.GetName(), &o, metav1.ApplyOptions{FieldManager: "e2e", Force: true})
-		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", kind.Kind, o.GetName(), err)
+			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
 		}
 	}
+	return nil
+}
+
+// resource is where the object is kept.
+func (c *cluster) resource(o *unstructured.Unstructured) (dynamic.ResourceInterface, error) {
+	kind := o.GroupVersionKind()
+	mapping, err := c.mapper.RESTMapping(kind.GroupKind(), kind.Version)
+	if err != nil {
+		return nil, err
+	}
+	return c.dynamic.Resource(mapping.Resource).Namespace(o.GetNamespace()), nil
 }
 
 func (*cluster) patch(ctx context.Context, client rest.Interface, resource, namespace, name string, how types.PatchType, change any) error {
@@ -161,7 +169,7 @@ func (c *cluster) trouble(ctx context.Context, namespace string) string {
 
 // pod is the one of an app on a node that is not on its way out.
 func (c *cluster) pod(ctx context.Context, namespace, app, node string) (*corev1.Pod, error) {
-	list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: "app=" + app, FieldSelector: "spec.nodeName=" + node})
+	list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: nameLabel + "=" + app, FieldSelector: "spec.nodeName=" + node})
 	if err != nil {
 		return nil, err
 	}
@@ -175,7 +183,7 @@ func (c *cluster) pod(ctx context.Context, namespace, app, node string) (*corev1
 
 // page asks the exporter on a node, by way of the API server.
 func (c *cluster) page(ctx context.Context, node, path string) (string, error) {
-	p, err := c.pod(ctx, namespace, "exporter", node)
+	p, err := c.pod(ctx, namespace, exporter, node)
 	if err != nil {
 		return "", err
 	}
@@ -240,7 +248,7 @@ func (c *cluster) healthy(t *testing.T) {
 	for _, n := range c.nodes {
 		c.awaits(t, n, "match", time.Now())
 		err := eventually(t.Context(), func(ctx context.Context) error {
-			p, err := c.pod(ctx, namespace, "exporter", n)
+			p, err := c.pod(ctx, namespace, exporter, n)
 			if err == nil && (len(p.Status.ContainerStatuses) == 0 || !p.Status.ContainerStatuses[0].Ready) {
 				err = fmt.Errorf("%s on %s is not ready", p.Name, n)
 			}

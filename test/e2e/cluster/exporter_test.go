@@ -29,16 +29,16 @@ func TestItRunsOnLabelledNodesOnly(t *testing.T) {
 	if err := c.label(t.Context(), c.nodes[1], map[string]any{enabledLabel: nil}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.rolledOut(t.Context(), namespace, "exporter", 1); err != nil {
+	if err := c.rolledOut(t.Context(), namespace, exporter, 1); err != nil {
 		t.Error(err)
 	}
-	if p, err := c.pod(t.Context(), namespace, "exporter", c.nodes[1]); err == nil {
+	if p, err := c.pod(t.Context(), namespace, exporter, c.nodes[1]); err == nil {
 		t.Errorf("%s runs on %s, which has no label", p.Name, c.nodes[1])
 	}
 	if err := c.label(t.Context(), c.nodes[1], map[string]any{enabledLabel: "true"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.rolledOut(t.Context(), namespace, "exporter", 2); err != nil {
+	if err := c.rolledOut(t.Context(), namespace, exporter, 2); err != nil {
 		t.Fatal(err)
 	}
 	c.healthy(t)
@@ -56,7 +56,7 @@ func TestItRunsUnderRestrictedPodSecurity(t *testing.T) {
 		t.Errorf("a Pod in the host's network: %v, want a refusal by PodSecurity", err)
 	}
 	for _, n := range c.nodes {
-		p, err := c.pod(t.Context(), namespace, "exporter", n)
+		p, err := c.pod(t.Context(), namespace, exporter, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -78,7 +78,7 @@ func TestItMayReadItsOwnServiceAccountAndNothingElse(t *testing.T) {
 		}
 	}
 
-	token, err := c.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), "exporter", &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	token, err := c.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), exporter, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestItMayReadItsOwnServiceAccountAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := its.CoreV1().ServiceAccounts(namespace).Get(t.Context(), "exporter", metav1.GetOptions{}); err != nil {
+	if _, err := its.CoreV1().ServiceAccounts(namespace).Get(t.Context(), exporter, metav1.GetOptions{}); err != nil {
 		t.Errorf("its own ServiceAccount: %v", err)
 	}
 	for what, err := range map[string]error{
@@ -116,7 +116,7 @@ func TestAChangedAnnotationAccusesNobody(t *testing.T) {
 	annotate := func(email string) {
 		t.Helper()
 		change := map[string]any{"metadata": map[string]any{"annotations": map[string]any{"iam.gke.io/gcp-service-account": email}}}
-		if err := c.patch(t.Context(), c.client.CoreV1().RESTClient(), "serviceaccounts", namespace, "exporter", types.MergePatchType, change); err != nil {
+		if err := c.patch(t.Context(), c.client.CoreV1().RESTClient(), "serviceaccounts", namespace, exporter, types.MergePatchType, change); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -152,10 +152,12 @@ func TestABypassIsStatedByItsNodeAlone(t *testing.T) {
 	broken, other := c.nodes[0], c.nodes[1]
 	before := len(c.status(t, other).Changes)
 
+	c.configuresCilium(t)
 	const lasts = 20 * time.Second
 	began := time.Now()
 	c.plan(t, broken, "bypass", 0, lasts, nil)
 	detected := c.awaits(t, broken, "node_fallback", began)
+	c.saysWhy(t, broken)
 	if detected > atMost {
 		t.Errorf("stated after %s, want at most %s", detected, atMost)
 	}
@@ -186,7 +188,7 @@ func TestItOutlivesTheAPIServer(t *testing.T) {
 	for _, n := range c.nodes {
 		before[n] = len(c.status(t, n).Changes)
 		failures[n] = c.failures(t, n, "unavailable") + c.failures(t, n, "timeout")
-		p, err := c.pod(t.Context(), namespace, "exporter", n)
+		p, err := c.pod(t.Context(), namespace, exporter, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -221,7 +223,7 @@ func TestItOutlivesTheAPIServer(t *testing.T) {
 		if f := c.failures(t, n, "unavailable") + c.failures(t, n, "timeout"); f <= failures[n] {
 			t.Errorf("the exporter on %s counts no failed request, so there was no outage for it", n)
 		}
-		p, err := c.pod(t.Context(), namespace, "exporter", n)
+		p, err := c.pod(t.Context(), namespace, exporter, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -280,12 +282,12 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	node := c.nodes[0]
 	before := len(c.status(t, node).Changes)
 	failures := c.failures(t, node, "forbidden")
-	if err := c.client.RbacV1().RoleBindings(namespace).Delete(t.Context(), "exporter", metav1.DeleteOptions{}); err != nil {
+	if err := c.client.RbacV1().RoleBindings(namespace).Delete(t.Context(), exporter, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	restored := false
 	restore := func() {
-		if err := c.apply(context.Background(), exporterManifest); err != nil {
+		if err := c.install(context.Background(), byKustomize); err != nil {
 			t.Error(err)
 		}
 		restored = true
@@ -309,7 +311,7 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	if s := c.status(t, node); s.State != "match" || s.Expected != exporterEmail || len(s.Changes) != before {
 		t.Errorf("without permission: %+v, want what was read before", s)
 	}
-	old, err := c.pod(t.Context(), namespace, "exporter", node)
+	old, err := c.pod(t.Context(), namespace, exporter, node)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -317,7 +319,7 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want := "allow the verb get on the ServiceAccount exporter by a Role in the namespace " + namespace; !strings.Contains(string(logs), want) {
+	if want := "allow the verb get on the ServiceAccount " + exporter + " by a Role in the namespace " + namespace; !strings.Contains(string(logs), want) {
 		t.Errorf("the log does not say %q:\n%s", want, logs)
 	}
 

@@ -25,9 +25,6 @@ const loadImage = "E2E_LOAD_IMAGE"
 // The archives that `make e2e-cluster` builds before.
 var archives = []string{"../../../bin/images/exporter.tar", "../../../bin/images/e2e-node.tar"}
 
-//go:embed manifests/exporter.yaml
-var exporterManifest []byte
-
 //go:embed manifests/node.yaml
 var nodeManifest []byte
 
@@ -104,10 +101,10 @@ func (c *cluster) setUp(ctx context.Context) error {
 	if err := c.rolledOut(ctx, nodeNamespace, "node", len(c.nodes)); err != nil {
 		return err
 	}
-	if err := c.apply(ctx, exporterManifest); err != nil {
+	if err := c.install(ctx, byKustomize); err != nil {
 		return err
 	}
-	return c.rolledOut(ctx, namespace, "exporter", len(c.nodes))
+	return c.rolledOut(ctx, namespace, exporter, len(c.nodes))
 }
 
 func load(ctx context.Context, command string) error {
@@ -142,6 +139,7 @@ func (c *cluster) tearDown() {
 			fmt.Fprintf(os.Stderr, "cluster: leaves %s behind: %v\n", what, err)
 		}
 	}
+	remove("what was installed", c.uninstall(ctx, byKustomize))
 	for _, n := range []string{namespace, nodeNamespace} {
 		remove("namespace "+n, c.client.CoreV1().Namespaces().Delete(ctx, n, metav1.DeleteOptions{}))
 	}

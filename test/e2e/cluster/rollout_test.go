@@ -21,7 +21,7 @@ func TestARolloutIsClean(t *testing.T) {
 	c.healthy(t)
 	old := map[string]*corev1.Pod{}
 	for _, n := range c.nodes {
-		p, err := c.pod(t.Context(), namespace, "exporter", n)
+		p, err := c.pod(t.Context(), namespace, exporter, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -37,9 +37,9 @@ func TestARolloutIsClean(t *testing.T) {
 		watching.Go(func() { seen[n].watch(ctx, c, n) })
 	}
 	change := map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]any{"rollout": time.Now().String()}}}}}
-	err := c.patch(t.Context(), c.client.AppsV1().RESTClient(), "daemonsets", namespace, "exporter", types.StrategicMergePatchType, change)
+	err := c.patch(t.Context(), c.client.AppsV1().RESTClient(), "daemonsets", namespace, exporter, types.StrategicMergePatchType, change)
 	if err == nil {
-		err = c.rolledOut(t.Context(), namespace, "exporter", 2)
+		err = c.rolledOut(t.Context(), namespace, exporter, 2)
 	}
 	if err == nil {
 		c.healthy(t)
@@ -51,7 +51,7 @@ func TestARolloutIsClean(t *testing.T) {
 	}
 
 	for _, n := range c.nodes {
-		p, err := c.pod(t.Context(), namespace, "exporter", n)
+		p, err := c.pod(t.Context(), namespace, exporter, n)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,8 +83,8 @@ func TestARolloutIsClean(t *testing.T) {
 	}
 	// One after the other: the next one goes when this one has its verdict.
 	a, b := seen[c.nodes[0]], seen[c.nodes[1]]
-	if a.lost.Before(b.found) && b.lost.Before(a.found) {
-		t.Errorf("both nodes were without a verdict at once: %s to %s and %s to %s", a.lost, a.found, b.lost, b.found)
+	if a.lost.Before(b.still) && b.lost.Before(a.still) {
+		t.Errorf("both nodes were without a verdict at once: %s to %s and %s to %s", a.lost, a.still, b.lost, b.still)
 	}
 }
 
@@ -92,13 +92,15 @@ func TestARolloutIsClean(t *testing.T) {
 type answers struct {
 	states map[string]bool
 	last   time.Time // of the last verdict
-	// gap is the longest time without a verdict, from lost to found.
+	// gap is the longest time without a verdict, in which lost was the first
+	// request that got none, and still the last one.
 	gap         time.Duration
-	lost, found time.Time
+	lost, still time.Time
 }
 
 func (a *answers) watch(ctx context.Context, c *cluster, node string) {
 	a.states = map[string]bool{}
+	var lost, still time.Time
 	for ctx.Err() == nil {
 		asked := time.Now()
 		s, err := c.statusNow(ctx, node)
@@ -107,9 +109,13 @@ func (a *answers) watch(ctx context.Context, c *cluster, node string) {
 		}
 		if now := time.Now(); err == nil && s.State == "match" {
 			if gap := now.Sub(a.last); !a.last.IsZero() && gap > a.gap {
-				a.gap, a.lost, a.found = gap, a.last, now
+				a.gap, a.lost, a.still = gap, lost, still
 			}
-			a.last = asked
+			a.last, lost = asked, time.Time{}
+		} else {
+			if still = asked; lost.IsZero() {
+				lost = asked
+			}
 		}
 		select {
 		case <-time.After(100 * time.Millisecond):
@@ -128,7 +134,7 @@ type end struct {
 // watchEnds fills the map until the context ends.
 func (c *cluster) watchEnds(ctx context.Context, t *testing.T, watching *sync.WaitGroup) map[types.UID]end {
 	t.Helper()
-	w, err := c.watcher.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{LabelSelector: "app=exporter"})
+	w, err := c.watcher.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{LabelSelector: nameLabel + "=" + exporter})
 	if err != nil {
 		t.Fatal(err)
 	}

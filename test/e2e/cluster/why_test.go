@@ -1,0 +1,74 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+const cause = "cilium_bpf_host_routing"
+
+// configuresCilium makes the cluster look as if Cilium were there, with the
+// setting that breaks Workload Identity, for as long as the test lasts.
+func (c *cluster) configuresCilium(t *testing.T) {
+	t.Helper()
+	configs := c.client.CoreV1().ConfigMaps("kube-system")
+	_, err := configs.Create(t.Context(), &corev1.ConfigMap{
+		ObjectMeta: metav1.ObjectMeta{Name: "cilium-config"},
+		Data:       map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"},
+	}, metav1.CreateOptions{})
+	if apierrors.IsAlreadyExists(err) {
+		t.Fatal("the cluster has a ConfigMap cilium-config: the suite would break its Cilium; use another cluster")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := configs.Delete(context.Background(), "cilium-config", metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// saysWhy wants the cause of a bypass in the metrics, and in the Events that
+// `kubectl describe` shows of the Node and of the agent's Pod.
+func (c *cluster) saysWhy(t *testing.T, node string) {
+	t.Helper()
+	if v := c.metric(t, node, `suspected_cause{cause="`+cause+`"}`); v != 1 {
+		t.Errorf("the exporter on %s does not suspect %s", node, cause)
+	}
+	p, err := c.pod(t.Context(), namespace, exporter, node)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, about := range []struct{ namespace, kind, uid string }{{"default", "Node", node}, {namespace, "Pod", string(p.UID)}} {
+		err := eventually(t.Context(), func(ctx context.Context) error {
+			list, err := c.client.CoreV1().Events(about.namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + about.kind + ",involvedObject.uid=" + about.uid})
+			if err != nil {
+				return err
+			}
+			for _, e := range list.Items {
+				if e.Reason == "WorkloadIdentityNodeFallback" && e.Type == corev1.EventTypeWarning && strings.Contains(e.Message, cause) {
+					return nil
+				}
+			}
+			return fmt.Errorf("%d Events about the %s, none of which says that it is %s: %s", len(list.Items), about.kind, cause, c.logs(ctx, p.Name))
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func (c *cluster) logs(ctx context.Context, pod string) string {
+	logs, err := c.client.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
+	if err != nil {
+		return err.Error()
+	}
+	return string(logs)
+}

@@ -1,0 +1,483 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v3/pkg/lint"
+	"helm.sh/helm/v3/pkg/lint/support"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	root  = "../.."
+	chart = root + "/deploy/chart"
+)
+
+func TestWhatIsCommittedIsGenerated(t *testing.T) {
+	files, err := generated(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range files {
+		got, err := os.ReadFile(filepath.Join(root, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("%s is out of date: run `make generate`", path)
+		}
+	}
+}
+
+func load(t *testing.T, folder string) []example {
+	t.Helper()
+	all, err := examples("testdata/" + folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+func rendered(t *testing.T, values map[string]any) release {
+	t.Helper()
+	r, err := template(chart, values)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// Whichever of the two people take, they get the same.
+func TestTheChartGivesWhatTheOverlaysGive(t *testing.T) {
+	var compared []string
+	for _, e := range load(t, "rendered") {
+		r := rendered(t, e.values)
+		if e.overlay == "" {
+			continue
+		}
+		t.Run(e.name, func(t *testing.T) {
+			objects, err := build(filepath.Join(root, e.overlay))
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, got := byID(t, objects), byID(t, r.objects)
+			// A release cannot make the namespace that it is in; NOTES.txt says how to label it.
+			delete(want, "v1 Namespace "+namespace)
+			for id := range got {
+				if want[id] == "" {
+					t.Errorf("only the chart has %s", id)
+				}
+			}
+			for id := range want {
+				switch {
+				case got[id] == "":
+					t.Errorf("the chart lacks %s", id)
+				case got[id] != want[id]:
+					t.Errorf("%s differs: only the chart has\n%sonly the overlay has\n%s", id, only(got[id], want[id]), only(want[id], got[id]))
+				}
+			}
+		})
+		compared = append(compared, filepath.Join(root, e.overlay))
+	}
+	all, err := overlays(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range all {
+		// Dashboards are installed where Grafana is, and not by the chart.
+		if !slices.Contains(compared, o) && !strings.HasPrefix(filepath.Base(o), "grafana-") {
+			t.Errorf("no example in testdata/rendered is compared with %s", o)
+		}
+	}
+}
+
+// only are the lines of a text that another has not.
+func only(text, other string) string {
+	var lines strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.Contains("\n"+other, "\n"+line) {
+			lines.WriteString(line)
+		}
+	}
+	return lines.String()
+}
+
+// inOrder brings the lists whose order means nothing, since the API server takes
+// them for maps, into one, and leaves out those that are empty.
+func inOrder(value any) any {
+	switch v := value.(type) {
+	case []any:
+		for i := range v {
+			v[i] = inOrder(v[i])
+		}
+	case map[string]any:
+		for name, inner := range v {
+			list, ok := inOrder(inner).([]any)
+			switch {
+			case ok && len(list) == 0:
+				delete(v, name)
+			case ok && slices.Contains([]string{"env", "volumes", "volumeMounts"}, name):
+				slices.SortFunc(list, func(a, b any) int { return strings.Compare(fmt.Sprint(a), fmt.Sprint(b)) })
+			}
+		}
+	}
+	return value
+}
+
+// byID are the objects as text, without the labels that only Helm's have.
+func byID(t *testing.T, objects []object) map[string]string {
+	t.Helper()
+	texts := map[string]string{}
+	for _, o := range objects {
+		if labels, ok := o.metadata()["labels"].(map[string]any); ok {
+			maps.DeleteFunc(labels, func(name string, _ any) bool {
+				return slices.Contains([]string{"app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"}, name)
+			})
+		}
+		if texts[o.id()] != "" {
+			t.Errorf("%s is there twice", o.id())
+		}
+		inOrder(map[string]any(o))
+		texts[o.id()] = strings.ReplaceAll(o.String(), "PROJECT_ID", "my-project") // which the chart refuses
+	}
+	return texts
+}
+
+func TestTheChartRefusesWhatCannotWork(t *testing.T) {
+	for _, e := range load(t, "refused") {
+		t.Run(e.name, func(t *testing.T) {
+			if e.want == "" {
+				t.Fatal("the example does not say what is wrong")
+			}
+			_, err := template(chart, e.values)
+			if err == nil {
+				t.Fatal("it is rendered")
+			}
+			if !strings.Contains(err.Error(), e.want) {
+				t.Errorf("refused because of\n%v\nwant\n%s", err, e.want)
+			}
+		})
+	}
+}
+
+// As `helm lint --strict`, which fails for warnings.
+func TestHelmFindsNothingWrong(t *testing.T) {
+	for _, e := range load(t, "rendered") {
+		for _, m := range lint.All(chart, e.values, namespace, true).Messages {
+			if m.Severity >= support.WarningSev {
+				t.Errorf("%s: %v", e.name, m)
+			}
+		}
+	}
+}
+
+// Nothing but these may be asked of the API server, by any overlay.
+func TestNobodyGetsMoreThanIsKnown(t *testing.T) {
+	known := []string{
+		`Role "workload-identity-exporter": get [""] ["serviceaccounts"] ["workload-identity-exporter"]`,
+		`Role "kube-system": get [""] ["configmaps"] ["cilium-config" "ip-masq-agent"]`,
+		`Role "kube-system": get ["apps"] ["daemonsets"] ["anetd"]`,
+		`Role "workload-identity-exporter": create [""] ["events"] []`,
+		`Role "default": create [""] ["events"] []`,
+		`ClusterRole "": get [""] ["nodes"] []`,
+		`ClusterRole "": patch [""] ["nodes/status"] []`,
+	}
+	all, err := overlays(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, folder := range all {
+		for _, o := range kustomized(t, folder) {
+			kind, _ := o["kind"].(string)
+			if !strings.HasSuffix(kind, "Role") {
+				continue
+			}
+			var role struct {
+				Metadata struct{ Namespace string }
+				Rules    []struct{ APIGroups, Resources, ResourceNames, Verbs []string }
+			}
+			decode(t, o, &role)
+			for _, r := range role.Rules {
+				rule := fmt.Sprintf("%s %q: %s %q %q %q", kind, role.Metadata.Namespace, strings.Join(r.Verbs, ","), r.APIGroups, r.Resources, r.ResourceNames)
+				seen[rule] = true
+				if !slices.Contains(known, rule) {
+					t.Errorf("%s: %s allows %s", folder, o.id(), rule)
+				}
+			}
+		}
+	}
+	for _, rule := range known {
+		if !seen[rule] {
+			t.Errorf("nobody allows %s", rule)
+		}
+	}
+}
+
+func kustomized(t *testing.T, folder string) []object {
+	t.Helper()
+	objects, err := build(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return objects
+}
+
+func decode(t *testing.T, o object, into any) {
+	t.Helper()
+	if err := yaml.Unmarshal([]byte(o.String()), into); err != nil {
+		t.Fatalf("%s: %v", o.id(), err)
+	}
+}
+
+// Who may write has the policy that bounds it.
+func TestWhoMayWriteIsBound(t *testing.T) {
+	all, err := overlays(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range all {
+		var may, bound []string
+		for _, o := range kustomized(t, folder) {
+			name, _ := o.metadata()["name"].(string)
+			switch o["kind"] {
+			case "Role", "ClusterRole":
+				if strings.Contains(o.String(), "- create") || strings.Contains(o.String(), "- patch") {
+					may = append(may, name)
+				}
+			case "ValidatingAdmissionPolicyBinding":
+				bound = append(bound, name)
+			}
+		}
+		slices.Sort(may)
+		slices.Sort(bound)
+		if may = slices.Compact(may); !slices.Equal(may, bound) {
+			t.Errorf("%s: %v may write, and %v are bound", folder, may, bound)
+		}
+	}
+}
+
+// Nothing in the Pod of any overlay is more than it needs; that it meets the
+// restricted standard, the API server says in test/e2e/deploy.
+func TestThePodIsAsSmallAsItCanBe(t *testing.T) {
+	all, err := overlays(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range all {
+		for _, o := range kustomized(t, folder) {
+			if o["kind"] != "DaemonSet" {
+				continue
+			}
+			var d struct {
+				Spec struct{ Template corev1.PodTemplateSpec }
+			}
+			decode(t, o, &d)
+			spec := d.Spec.Template.Spec
+			c := spec.Containers[0]
+			if spec.HostNetwork || spec.HostPID || spec.HostIPC || len(spec.Containers) != 1 || len(c.Ports) != 1 || c.Ports[0].HostPort != 0 {
+				t.Errorf("%s: the Pod takes part in its node", folder)
+			}
+			s := c.SecurityContext
+			if s == nil || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || len(s.Capabilities.Add) > 0 || *spec.SecurityContext.RunAsUser == 0 {
+				t.Errorf("%s: the container may do more than read", folder)
+			}
+			if spec.AutomountServiceAccountToken == nil || *spec.AutomountServiceAccountToken {
+				t.Errorf("%s: the Pod's token is mounted by itself", folder)
+			}
+			if c.Resources.Limits.Cpu().Sign() != 0 {
+				t.Errorf("%s: a limit of CPU, which would look like a slow metadata server", folder)
+			}
+			token := false
+			for _, v := range spec.Volumes {
+				if v.Projected == nil {
+					continue
+				}
+				for _, p := range v.Projected.Sources {
+					if p.ServiceAccountToken != nil {
+						token = true
+						if e := p.ServiceAccountToken.ExpirationSeconds; e == nil || *e > 3600 {
+							t.Errorf("%s: the token is valid for more than an hour", folder)
+						}
+					}
+				}
+			}
+			if offline := strings.HasSuffix(folder, "expected-emails"); token == offline {
+				t.Errorf("%s: token mounted: %v", folder, token)
+			}
+			for _, e := range c.Env {
+				if e.Name == "GOMEMLIMIT" {
+					// Go writes 50MiB for what Kubernetes writes as 50Mi.
+					soft, err := resource.ParseQuantity(strings.TrimSuffix(e.Value, "B"))
+					if hard := c.Resources.Limits.Memory(); err != nil || soft.Value() < hard.Value()*7/10 || soft.Value() > hard.Value()*9/10 {
+						t.Errorf("%s: GOMEMLIMIT %s is not 70 to 90 %% of the limit of %s: %v", folder, e.Value, hard, err)
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestPrometheusOperatorReadsThePodMonitor(t *testing.T) {
+	for _, folder := range []string{root + "/deploy/kustomize/overlays/prometheus-operator", "testdata/kustomize/everything"} {
+		found := false
+		for _, o := range kustomized(t, folder) {
+			if o["kind"] != "PodMonitor" {
+				continue
+			}
+			found = true
+			var m monitoringv1.PodMonitor
+			if err := yaml.UnmarshalStrict([]byte(o.String()), &m); err != nil {
+				t.Fatal(err)
+			}
+			e := m.Spec.PodMetricsEndpoints[0]
+			if len(e.RelabelConfigs) != 1 || e.RelabelConfigs[0].TargetLabel != "node" {
+				t.Errorf("%s: the label node, which the alert rules need, is not set", folder)
+			}
+		}
+		if !found {
+			t.Errorf("%s has no PodMonitor", folder)
+		}
+	}
+}
+
+// The arithmetic of docs/alerting.md is about the interval that is shipped.
+func TestTheScrapeIntervalIsTheOneOfTheArithmetic(t *testing.T) {
+	text, err := os.ReadFile(root + "/docs/alerting.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`\| the next scrape \| (\d+) s \|`).FindSubmatch(text)
+	if m == nil {
+		t.Fatal("docs/alerting.md has no row for the scrape")
+	}
+	want := "interval: " + string(m[1]) + "s"
+	for _, overlay := range []string{"prometheus-operator", "gmp"} {
+		found := false
+		for _, o := range kustomized(t, root+"/deploy/kustomize/overlays/"+overlay) {
+			if kind, _ := o["kind"].(string); strings.HasPrefix(kind, "PodMonitor") {
+				found = strings.Contains(o.String(), want)
+			}
+		}
+		if !found {
+			t.Errorf("%s: want %s", overlay, want)
+		}
+	}
+}
+
+// The schema knows the agent's variables, and all that the rules need.
+func TestTheSchemaKnowsAllSettings(t *testing.T) {
+	text, err := os.ReadFile(root + "/docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want []string
+	for _, m := range regexp.MustCompile("(?m)^\\| `(WI_\\w+)`").FindAllSubmatch(text, -1) {
+		want = append(want, string(m[1]))
+	}
+	schema, err := os.ReadFile(chart + "/values.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s struct {
+		Properties struct {
+			Settings struct {
+				PropertyNames struct{ Enum []string } `json:"propertyNames"`
+			}
+		}
+	}
+	if err := yaml.Unmarshal(schema, &s); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Properties.Settings.PropertyNames.Enum; !slices.Equal(got, want) {
+		t.Errorf("values.schema.json: the settings are\n%v, want\n%v", got, want)
+	}
+}
+
+// What NOTES.txt tells people to do next.
+func TestTheNotesHaveThreeCommands(t *testing.T) {
+	for _, e := range load(t, "rendered") {
+		notes := rendered(t, e.values).notes
+		commands := regexp.MustCompile(`(?m)^   (gcloud|kubectl|helm) `).FindAllString(notes, -1)
+		if len(commands) != 3 {
+			t.Errorf("%s: %d commands, want 3:\n%s", e.name, len(commands), notes)
+		}
+	}
+}
+
+// The Pod of `helm test` must not be taken for an agent.
+func TestTheChecksPodIsNoAgent(t *testing.T) {
+	for _, e := range load(t, "rendered") {
+		r := rendered(t, e.values)
+		if len(r.tests) != 1 {
+			t.Fatalf("%s: %d tests, want 1", e.name, len(r.tests))
+		}
+		var pod corev1.Pod
+		decode(t, r.tests[0], &pod)
+		if name := pod.Labels["app.kubernetes.io/name"]; !strings.HasSuffix(name, "-check") {
+			t.Errorf("%s: the label is %s", e.name, name)
+		}
+		if got := pod.Spec.Containers[0].Args; !slices.Equal(got, []string{"check"}) {
+			t.Errorf("%s: its arguments are %v, want check", e.name, got)
+		}
+	}
+}
+
+// What people copy from the documentation must be a kustomization.
+func TestTheKustomizationOfTheDocumentationIsOne(t *testing.T) {
+	text, err := os.ReadFile(root + "/docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?s)```yaml\n(apiVersion: kustomize.*?)```").FindSubmatch(text)
+	if m == nil {
+		t.Fatal("docs/install.md has no kustomization")
+	}
+	here, err := filepath.Abs(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	folder := t.TempDir()
+	local, err := filepath.Rel(folder, here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := regexp.MustCompile(`github\.com/workload-identity-exporter/workload-identity-exporter/(\S+)\?ref=\S+`).ReplaceAll(m[1], []byte(local+"/$1"))
+	if err := os.WriteFile(folder+"/kustomization.yaml", file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	all := fmt.Sprint(kustomized(t, folder))
+	for _, want := range []string{"image: REGISTRY/workload-identity-exporter:0.1.0", "iam.gke.io/gcp-service-account: workload-identity-exporter@my-project.iam"} {
+		if !strings.Contains(all, want) {
+			t.Errorf("it does not give %q", want)
+		}
+	}
+}
+
+// `kubectl kustomize ... | sed` of the documentation must hit what it is for, and
+// nothing else.
+func TestTheOneLineOfTheDocumentationHitsWhatItShould(t *testing.T) {
+	text := string(file(kustomized(t, root+"/deploy/kustomize/overlays/gmp")))
+	for _, once := range []string{"PROJECT_ID", "image: "} {
+		if n := strings.Count(text, once); n != 1 {
+			t.Errorf("%q is there %d times, want once", once, n)
+		}
+	}
+	for _, path := range []string{"README.md", "docs/install.md"} {
+		doc, err := os.ReadFile(root + "/" + path)
+		if err != nil || !strings.Contains(string(doc), "sed 's/PROJECT_ID/my-project/; s#image: #image: REGISTRY/#'") {
+			t.Errorf("%s has another command: %v", path, err)
+		}
+	}
+}

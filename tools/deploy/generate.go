@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	valuesPath = "deploy/chart/values.yaml"
+	readmePath = "deploy/chart/README.md"
+	rulesPath  = "alerts/values.yaml"
+
+	// rulesValue is the value of the chart that has those of rulesPath.
+	rulesValue = "monitoring.rules.values"
+)
+
+// generated are the files with generated parts, by their path in the repository.
+func generated(root string) (map[string][]byte, error) {
+	text, err := os.ReadFile(filepath.Join(root, valuesPath))
+	if err != nil {
+		return nil, err
+	}
+	rules, err := os.ReadFile(filepath.Join(root, rulesPath))
+	if err != nil {
+		return nil, err
+	}
+	text, err = withRules(text, rules)
+	if err != nil {
+		return nil, err
+	}
+	readme, err := readme(text)
+	return map[string][]byte{valuesPath: text, readmePath: readme}, err
+}
+
+// withRules puts the values of the alert rules into those of the chart, without
+// their comments.
+func withRules(text, rules []byte) ([]byte, error) {
+	var lines strings.Builder
+	for line := range strings.Lines(string(rules)) {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			lines.WriteString("      " + line + "\n")
+		}
+	}
+	part := regexp.MustCompile(`(?s)( *# begin generated: ` + rulesPath + `\n).*?( *# end generated\n)`)
+	if !part.Match(text) {
+		return nil, errors.New(valuesPath + " lacks the marks of its generated part")
+	}
+	return part.ReplaceAllFunc(text, func(found []byte) []byte {
+		m := part.FindSubmatch(found)
+		return bytes.Join([][]byte{m[1], []byte(lines.String()), m[2]}, nil)
+	}), nil
+}
+
+const readmeHead = `# workload-identity-exporter
+
+<!-- Made of values.yaml by ` + "`make generate`" + `. Do not edit. -->
+
+Watches on every GKE node which Google identity Pods really get, and whether it is the right one.
+
+` + "```sh" + `
+helm install workload-identity-exporter deploy/chart --namespace workload-identity-exporter --create-namespace \
+  --set image.repository=REGISTRY/workload-identity-exporter \
+  --set googleServiceAccount=workload-identity-exporter@PROJECT_ID.iam.gserviceaccount.com
+` + "```" + `
+
+The Google service account needs no roles. [docs/install.md](../../docs/install.md) has its side, and the same by
+Kustomize; [docs/security.md](../../docs/security.md) has the reason for each permission.
+
+Values that contradict each other are refused, with what would be right.
+
+| value | default | meaning |
+|---|---|---|
+`
+
+func readme(values []byte) ([]byte, error) {
+	var document yaml.Node
+	if err := yaml.Unmarshal(values, &document); err != nil {
+		return nil, err
+	}
+	rows := strings.Builder{}
+	rows.WriteString(readmeHead)
+	err := describe(&rows, "", document.Content[0])
+	return []byte(rows.String()), err
+}
+
+// describe writes a row for each value. A mapping whose values are explained one by
+// one has a row for each of them instead.
+func describe(rows *strings.Builder, prefix string, mapping *yaml.Node) error {
+	for i := 0; i < len(mapping.Content); i += 2 {
+		key, value := mapping.Content[i], mapping.Content[i+1]
+		name := prefix + key.Value
+		comment := strings.Join(strings.Fields(strings.ReplaceAll(lastParagraph(key.HeadComment), "#", "")), " ")
+		switch {
+		case name != rulesValue && value.Kind == yaml.MappingNode && len(value.Content) > 0 && value.Content[0].HeadComment != "":
+			if err := describe(rows, name+".", value); err != nil {
+				return err
+			}
+			continue
+		case comment == "":
+			return fmt.Errorf("%s: no comment above the value %s", valuesPath, name)
+		}
+		shown, err := inline(value)
+		if err != nil {
+			return err
+		}
+		if name == rulesValue {
+			shown = "those of alerts/values.yaml"
+		}
+		fmt.Fprintf(rows, "| `%s` | %s | %s |\n", name, shown, strings.ReplaceAll(comment, "|", "\\|"))
+	}
+	return nil
+}
+
+// lastParagraph leaves out what is about the whole file.
+func lastParagraph(comment string) string {
+	parts := strings.Split(comment, "\n\n")
+	return parts[len(parts)-1]
+}
+
+func inline(value *yaml.Node) (string, error) {
+	var v any
+	if err := value.Decode(&v); err != nil {
+		return "", err
+	}
+	text, err := json.Marshal(v)
+	if s, ok := v.(string); ok {
+		text = []byte(s)
+	}
+	if len(text) == 0 {
+		return "none", err
+	}
+	return "`" + string(text) + "`", err
+}
