@@ -19,6 +19,8 @@ import (
 const (
 	byKustomize = "../../../bin/deploy/kustomize-default.yaml"
 	byHelm      = "../../../bin/deploy/helm-default.yaml"
+	// withCondition is by Kustomize, with the permissions that are off by default.
+	withCondition = "../../../bin/deploy/kustomize-node-condition.yaml"
 )
 
 // objects are those of a manifest.

@@ -28,9 +28,16 @@ type Status struct {
 	Source   string `json:"expected_source"`
 	Observed string
 	Server   string `json:"metadata_server"`
+	// Causes are the suspected ones, the likeliest first.
+	Causes []Cause
+	// Unknown are the facts that are missing.
+	Unknown []struct{ Fact string }
 	// Changes begin with the last one.
 	Changes []Change
 }
+
+// Cause is what may explain a state.
+type Cause struct{ Cause, Confidence, Why string }
 
 // Change is one of the exporter's state.
 type Change struct {
