@@ -1,7 +1,8 @@
 # The image: one static binary and nothing else. `make image` builds it with docker,
 # podman or buildah, and `make image-tar` makes the same without any of them.
 ARG GO_VERSION=1.26
-FROM golang:${GO_VERSION} AS build
+# Go runs where the build does, and compiles for where the image will run.
+FROM --platform=$BUILDPLATFORM golang:${GO_VERSION} AS build
 WORKDIR /src
 COPY go.mod go.sum ./
 COPY internal/conntrack internal/conntrack
@@ -10,7 +11,9 @@ COPY cmd cmd
 COPY internal internal
 ARG VERSION=dev
 ARG REVISION=unknown
-RUN CGO_ENABLED=0 go build -trimpath -buildvcs=false \
+ARG TARGETOS
+ARG TARGETARCH
+RUN CGO_ENABLED=0 GOOS=$TARGETOS GOARCH=$TARGETARCH go build -trimpath -buildvcs=false \
     -ldflags "-s -w -X main.version=$VERSION -X main.revision=$REVISION" \
     -o /workload-identity-exporter ./cmd/workload-identity-exporter
 
