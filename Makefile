@@ -82,12 +82,12 @@ e2e-deploy: $(HELM) $(KUBECONFORM) ## Prove the manifests against the API server
 	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
 	cd test/e2e && $(GO) vet ./... && HELM=$(HELM) KUBECONFORM=$(KUBECONFORM) $(GO) test -count=1 -timeout 10m ./deploy
 
-e2e-cluster: build ## Prove the image in the test cluster that KUBECONFIG names (images get there by E2E_LOAD_IMAGE)
+e2e-cluster: build $(HELM) ## Prove the image in the test cluster that KUBECONFIG names (images get there by E2E_LOAD_IMAGE)
 	cd test/e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/e2e-node ./cluster/node
 	$(call pack-test,exporter,bin/workload-identity-exporter,$(EXPORTER))
 	$(call pack-test,e2e-node,bin/e2e-node,-user 0:0)
 	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
-	cd test/e2e && $(GO) test -count=1 -timeout 20m -v ./cluster
+	cd test/e2e && HELM=$(HELM) $(GO) test -count=1 -timeout 20m -v ./cluster
 
 e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 seconds, by a real Prometheus and Alertmanager
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -count=1 -timeout 30m -v ./page

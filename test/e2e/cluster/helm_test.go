@@ -3,54 +3,107 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strings"
 	"testing"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// What the chart gives runs as well. Who changes from one to the other takes the
-// first away before, and it leaves nothing but the namespace.
-func TestTheChartRunsInPlaceOfTheOverlay(t *testing.T) {
+// People take the chart by Helm itself: it installs, its test Pod finds the right
+// identity, it upgrades one node after the other, and leaves nothing but the
+// namespace. Who changes from Kustomize to it takes that away before.
+func TestHelmInstallsTestsUpgradesAndUninstalls(t *testing.T) {
+	helm := os.Getenv("HELM")
+	if helm == "" {
+		t.Fatal("HELM is not set: run `make e2e-cluster`, which installs it")
+	}
 	c := shared
 	c.healthy(t)
 	if err := c.uninstall(t.Context(), byKustomize); err != nil {
 		t.Fatal(err)
 	}
-	restored := false
 	t.Cleanup(func() {
-		if restored {
-			return
+		// The release may be gone already.
+		_ = exec.CommandContext(context.Background(), helm, "uninstall", exporter, "--namespace", namespace, "--ignore-not-found", "--wait").Run()
+		err := c.install(context.Background(), byKustomize)
+		if err == nil {
+			err = c.rolledOut(context.Background(), namespace, exporter, 2)
 		}
-		if err := c.install(context.Background(), byKustomize); err != nil {
+		if err != nil {
 			t.Error(err)
 		}
 	})
-	err := eventually(t.Context(), func(ctx context.Context) error {
-		list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: nameLabel + "=" + exporter})
-		if err == nil && len(list.Items) > 0 {
-			err = fmt.Errorf("%d Pods are left", len(list.Items))
+	c.nothingIsLeft(t)
+
+	run := func(args ...string) string {
+		t.Helper()
+		args = append(args, "--namespace", namespace, "--timeout", patience.String())
+		out, err := exec.CommandContext(t.Context(), helm, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("helm %s: %v\n%s\n%s", strings.Join(args, " "), err, out, c.trouble(t.Context(), namespace))
 		}
-		return err
+		return string(out)
+	}
+	const chart = "../../../deploy/chart"
+	values := []string{
+		"--wait", "--set", "googleServiceAccount=" + exporterEmail,
+		"--set", "image.repository=workload-identity-exporter.local/exporter", "--set", "image.tag=test",
+		"--set", "settings.WI_STARTUP_GRACE=10s",
+	}
+	run(append([]string{"install", exporter, chart}, values...)...)
+	c.healthy(t)
+	if said := run("test", exporter); !regexp.MustCompile(`Phase: +Succeeded`).MatchString(said) || !strings.Contains(said, "verdict   match") {
+		t.Errorf("helm test says\n%s\nwant that it succeeded, and the verdict", said)
+	}
+	for _, n := range c.nodes { // wherever the test's Pod runs
+		c.plan(t, n, "bypass", 0, 75*time.Second, nil)
+		c.awaits(t, n, "node_fallback", time.Now())
+	}
+	out, err := exec.CommandContext(t.Context(), helm, "test", exporter, "--namespace", namespace, "--timeout", patience.String()).CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "verdict   node_fallback") {
+		t.Errorf("helm test in a cluster that is broken: %v\n%s\nwant an error, and the verdict", err, out)
+	}
+	c.healthy(t)
+	run(append([]string{"upgrade", exporter, chart, "--set", "settings.WI_LOG_LEVEL=debug"}, values...)...)
+	if err := c.rolledOut(t.Context(), namespace, exporter, 2); err != nil {
+		t.Fatal(err)
+	}
+	c.healthy(t)
+	run("uninstall", exporter, "--wait")
+	c.nothingIsLeft(t)
+}
+
+// nothingIsLeft waits until the namespace has no Pod, and no object that was installed.
+func (c *cluster) nothingIsLeft(t *testing.T) {
+	t.Helper()
+	err := eventually(t.Context(), func(ctx context.Context) error {
+		list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+		if err != nil {
+			return err
+		}
+		if len(list.Items) > 0 {
+			return fmt.Errorf("%d Pods are left", len(list.Items))
+		}
+		all, err := shipped(byKustomize)
+		if err != nil {
+			return err
+		}
+		for _, o := range all {
+			r, err := c.resource(o)
+			if err != nil {
+				return err
+			}
+			if _, err := r.Get(ctx, o.GetName(), metav1.GetOptions{}); err == nil && o.GetKind() != "Namespace" {
+				return fmt.Errorf("%s %s/%s is left", o.GetKind(), o.GetNamespace(), o.GetName())
+			}
+		}
+		return nil
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := c.install(t.Context(), byHelm); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.rolledOut(t.Context(), namespace, exporter, 2); err != nil {
-		t.Fatal(err)
-	}
-	c.healthy(t)
-	if err := c.uninstall(t.Context(), byHelm); err != nil {
-		t.Fatal(err)
-	}
-	restored = true
-	if err := c.install(t.Context(), byKustomize); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.rolledOut(t.Context(), namespace, exporter, 2); err != nil {
-		t.Fatal(err)
-	}
-	c.healthy(t)
 }

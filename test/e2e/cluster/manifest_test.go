@@ -18,7 +18,6 @@ import (
 // The manifests that are shipped, as `make e2e-cluster` renders them.
 const (
 	byKustomize = "../../../bin/deploy/kustomize-default.yaml"
-	byHelm      = "../../../bin/deploy/helm-default.yaml"
 	// withCondition is by Kustomize, with the permissions that are off by default.
 	withCondition = "../../../bin/deploy/kustomize-node-condition.yaml"
 )
