@@ -53,6 +53,13 @@ func (g grafana) await(t *testing.T, expression string, want int) {
 	t.Fatalf("%s has %d series, want %d", expression, got, want)
 }
 
+// awaitRates waits until every node has the scrapes that a rate needs, also where
+// the machine is too busy for one each second.
+func (g grafana) awaitRates(t *testing.T, nodes int) {
+	t.Helper()
+	g.await(t, `count_over_time(workload_identity_exporter_build_info[4s]) >= 3`, nodes)
+}
+
 func TestEveryQueryHasDataInEveryState(t *testing.T) {
 	t.Parallel()
 	alpha := &cluster{name: "alpha", nodes: everyState(), annotations: true, native: true}
@@ -62,6 +69,7 @@ func TestEveryQueryHasDataInEveryState(t *testing.T) {
 	g.await(t, `ALERTS{alertname="WorkloadIdentityNodeFallback",alertstate="firing"}`, 2)
 	g.await(t, `workload_identity:pod:affected`, 3*(1+2))
 	g.await(t, `sum by (cluster, endpoint) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m > 0)`, 2*3)
+	g.awaitRates(t, len(alpha.nodes)+len(beta.nodes))
 	g.end = time.Now()
 
 	t.Run("all", func(t *testing.T) { g.hasData(t, nil, nil) })
@@ -137,6 +145,7 @@ func TestEveryQueryHasDataWhereAllIsWell(t *testing.T) {
 	g := monitor(t, &cluster{nodes: healthy(3), annotations: true, native: true})
 	g.await(t, `count(workload_identity:node:verdict{state="match"}) == 3`, 1)
 	g.await(t, `count(workload_identity:cluster_endpoint:probe_duration_seconds:rate5m) == 3`, 1)
+	g.awaitRates(t, 3)
 	g.end = time.Now()
 	none := maps.Clone(emptyWhenHealthy)
 	// Their query asks for the values of a label that is not there.
