@@ -39,7 +39,7 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 	if p.reader != nil && (c.Events || c.NodeCondition) {
 		reporter = kube.NewReporter(p.reader, self, c.Events, c.NodeCondition, log)
 		p.options.Changed = func(s *agent.Snapshot) {
-			reporter.Report(kube.Report{Verdict: s.Verdict, Expected: s.Expectation.String(), Suspects: s.Diagnosis.Suspects})
+			reporter.Report(kube.Report{State: s.Verdict.State, Message: s.Summary()})
 		}
 	}
 	loop := agent.New(p.options)

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -79,6 +80,7 @@ type Agent struct {
 	expectation expectation
 	token       token
 	causes      causes
+	history     history
 	panicked    bool
 	// confirmsFirst: the first match after the start is confirmed as well.
 	confirmsFirst bool
@@ -161,9 +163,23 @@ func (a *Agent) cycle(ctx context.Context) {
 		before := a.stated()
 		a.publish(o, v)
 		a.readSurroundings(ctx, !v.Same(before) && v.State != identity.Match)
-		if v.State != before.State && a.Changed != nil && ctx.Err() == nil {
-			a.Changed(a.Snapshot())
+		if v.State != before.State {
+			a.tell(ctx, before.State)
 		}
+	}
+}
+
+// tell tells of a change of state, when its causes are known.
+func (a *Agent) tell(ctx context.Context, before identity.State) {
+	now := a.Snapshot()
+	level := slog.LevelWarn
+	if now.Verdict.State == identity.Match {
+		level = slog.LevelInfo
+	}
+	a.Logger.Log(ctx, level, "State changed",
+		append(verdictAttributes(now.Verdict), "previous_state", before, "expected", now.Expectation.String(), "summary", now.Summary())...)
+	if a.Changed != nil && ctx.Err() == nil {
+		a.Changed(now)
 	}
 }
 
@@ -187,6 +203,7 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 	v := a.judge(o)
 	if ctx.Err() == nil {
 		a.Recorder.Judged(v.State)
+		a.history.add(a.Wall(), o, v)
 		a.Logger.Debug("Probe finished", verdictAttributes(v)...)
 	}
 	return o, v
@@ -205,7 +222,7 @@ func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {
 	return o
 }
 
-// publish replaces the snapshot, and tells of a change of state.
+// publish replaces the snapshot.
 func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	last := a.Snapshot()
 	next := *last
@@ -213,6 +230,7 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	next.staleAfter = a.patience()
 	next.LastProbe = a.Wall()
 	next.Observation = o
+	next.Probes = slices.Clone(a.history)
 	next.Expectation = a.expectation.now
 	next.ExpectationRead = a.expectation.readAt
 	next.ExpectationError = a.expectation.err
@@ -233,12 +251,6 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	if v.State != last.Verdict.State {
 		next.Since = next.LastProbe
 		next.remember(Change{At: next.Since, From: last.Verdict.State, To: v})
-		level := slog.LevelWarn
-		if v.State == identity.Match {
-			level = slog.LevelInfo
-		}
-		a.Logger.Log(context.Background(), level, "State changed",
-			append(verdictAttributes(v), "previous_state", last.Verdict.State, "expected", next.Expectation.String())...)
 	}
 	a.published.Store(&next)
 }

@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
@@ -25,6 +27,8 @@ type Snapshot struct {
 	// Observation is that of the last probe, finished at LastProbe (zero before the first).
 	Observation identity.Observation
 	LastProbe   time.Time
+	// Probes are the last ones, in the order of time. What is not a match is kept longest.
+	Probes []Probe
 
 	// Diagnosis is why the verdict is as it is, by the facts that are known.
 	Diagnosis diagnose.Diagnosis
@@ -70,3 +74,23 @@ func (s *Snapshot) State() (identity.State, time.Time) {
 // Ready reports whether there is a verdict, whatever it is. A rollout that waits
 // for it never leaves a second node without one.
 func (s *Snapshot) Ready() bool { return s.Verdict.State != identity.Starting }
+
+// longestSummary is what the API server accepts as the message of an Event.
+const longestSummary = 1024
+
+// Summary says what is stated and why, for an Event and for the log.
+func (s *Snapshot) Summary() string {
+	v := s.Verdict
+	says := []string{v.State.Meaning()}
+	if v.State != identity.Match {
+		says = append(says, fmt.Sprintf("Expected %q, got %q from the metadata server %q: %s.", s.Expectation, v.Identity, v.Server, v.Why))
+	}
+	for _, f := range s.Diagnosis.Suspects {
+		says = append(says, fmt.Sprintf("Cause (%s): %s. %s %s", f.Confidence, f.Cause, f.Why, f.Remedy.Text))
+	}
+	summary := strings.Join(says, " ")
+	if len(summary) > longestSummary {
+		summary = strings.ToValidUTF8(summary[:longestSummary-3], "") + "..."
+	}
+	return summary
+}

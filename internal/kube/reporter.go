@@ -3,7 +3,6 @@ package kube
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"strconv"
@@ -15,7 +14,6 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 
-	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -33,8 +31,6 @@ const (
 	// heartbeatInterval is how often the condition is written while nothing changes,
 	// so that one can see whether somebody still looks.
 	heartbeatInterval = 5 * time.Minute
-	// longestMessage is what the API server accepts in an Event.
-	longestMessage = 1024
 )
 
 // ConditionType is that of the Node condition.
@@ -42,9 +38,9 @@ const ConditionType = "WorkloadIdentityBroken"
 
 // Report is a state of the node that Kubernetes is told of.
 type Report struct {
-	Verdict  identity.Verdict
-	Expected string
-	Suspects []diagnose.Finding
+	State identity.State
+	// Message says it to people, in as many bytes as the API server accepts, 1024.
+	Message string
 }
 
 // Reporter writes Events about the Node and the agent's own Pod, and the Node
@@ -106,7 +102,7 @@ func (p *Reporter) Run(ctx context.Context) {
 // writeEvents writes one about the Node and one about the Pod, unless the same was
 // told a moment ago. That a healthy agent starts is no news.
 func (p *Reporter) writeEvents(ctx context.Context, r Report) {
-	state := r.Verdict.State
+	state := r.State
 	began, before := p.told[state]
 	if !p.events || (len(p.told) == 0 && state == identity.Match) || (before && time.Since(began) < repeatedAfter) || !p.limit.Allow() {
 		return
@@ -122,7 +118,7 @@ func (p *Reporter) writeEvent(ctx context.Context, r Report, namespace string, a
 		return
 	}
 	kind, now := "Warning", time.Now()
-	if r.Verdict.State == identity.Match {
+	if r.State == identity.Match {
 		kind = "Normal"
 	}
 	at := now.UTC().Format(time.RFC3339)
@@ -130,7 +126,7 @@ func (p *Reporter) writeEvent(ctx context.Context, r Report, namespace string, a
 		"apiVersion": "v1", "kind": "Event",
 		"metadata":       map[string]any{"namespace": namespace, "name": about["name"] + "." + strconv.FormatInt(now.UnixNano(), 16)},
 		"involvedObject": about,
-		"type":           kind, "reason": reasonName(r.Verdict.State), "message": r.message(),
+		"type":           kind, "reason": reasonName(r.State), "message": r.Message,
 		"source":         map[string]string{"component": component, "host": p.self.Node},
 		"firstTimestamp": at, "lastTimestamp": at, "count": 1,
 		"reportingComponent": component, "reportingInstance": p.self.Pod,
@@ -147,21 +143,6 @@ func reasonName(s identity.State) string {
 	return name.String()
 }
 
-func (r Report) message() string {
-	says := []string{r.Verdict.State.Meaning()}
-	if r.Verdict.State != identity.Match {
-		says = append(says, fmt.Sprintf("Expected %q, got %q from the metadata server %q: %s.", r.Expected, r.Verdict.Identity, r.Verdict.Server, r.Verdict.Why))
-	}
-	for _, s := range r.Suspects {
-		says = append(says, fmt.Sprintf("Cause (%s): %s. %s %s", s.Confidence, s.Cause, s.Why, s.Remedy.Text))
-	}
-	m := strings.Join(says, " ")
-	if len(m) > longestMessage {
-		m = strings.ToValidUTF8(m[:longestMessage-3], "") + "..."
-	}
-	return m
-}
-
 // writeCondition writes the Node condition. Its transition is when the status
 // changed, as far as this process knows.
 func (p *Reporter) writeCondition(ctx context.Context, r Report) {
@@ -170,9 +151,9 @@ func (p *Reporter) writeCondition(ctx context.Context, r Report) {
 	}
 	status := "Unknown"
 	switch {
-	case r.Verdict.State.Accuses():
+	case r.State.Accuses():
 		status = "True"
-	case r.Verdict.State == identity.Match:
+	case r.State == identity.Match:
 		status = "False"
 	}
 	if status != p.status {
@@ -180,7 +161,7 @@ func (p *Reporter) writeCondition(ctx context.Context, r Report) {
 	}
 	p.write(ctx, http.MethodPatch, Nodes, "/api/v1/nodes/"+p.self.Node+"/status", "application/strategic-merge-patch+json", map[string]any{
 		"status": map[string]any{"conditions": []any{map[string]any{
-			"type": ConditionType, "status": status, "reason": reasonName(r.Verdict.State), "message": r.message(),
+			"type": ConditionType, "status": status, "reason": reasonName(r.State), "message": r.Message,
 			"lastHeartbeatTime": time.Now().UTC().Format(time.RFC3339), "lastTransitionTime": p.transition.UTC().Format(time.RFC3339),
 		}}},
 	})
