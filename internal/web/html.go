@@ -49,7 +49,7 @@ func table(headings []string, rows ...html) html {
 	if len(rows) == 0 {
 		rows = []html{row("None yet")}
 	}
-	return `<div class="table"><table>` + head + "<tbody>" + join(rows...) + "</tbody></table></div>\n"
+	return "<table>" + head + "<tbody>" + join(rows...) + "</tbody></table>\n"
 }
 
 // row is a line of a table, its first cell being what it is about.
@@ -61,15 +61,14 @@ func row(heading string, cells ...string) html {
 	return r + "</tr>\n"
 }
 
-// document is a page that loads itself again every five seconds, without a script.
-func document(title, style string, body ...html) html {
+// document is a whole page. A head may say more about it.
+func document(title, style string, head html, body ...html) html {
 	return `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="refresh" content="5">
-<title>` + text(title) + ` - workload-identity-exporter</title>
+` + head + `<title>` + text(title) + ` - workload-identity-exporter</title>
 <style>
 ` + html(style) + `</style>
 </head>

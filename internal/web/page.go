@@ -14,33 +14,58 @@ import (
 //go:embed status.css
 var styleSheet string
 
-// statusPage is for a person with a port-forward at 3 a.m.: the state first.
-func (s *Server) statusPage(w http.ResponseWriter, _ *http.Request) {
+// statusPage is for a person with a port-forward at 3 a.m.: the state first. It
+// loads itself again, without a script, unless it is asked with ?refresh=off: a
+// page that changes under somebody who reads slowly, or hears it read, must let
+// itself be stopped (WCAG 2.2.2).
+func (s *Server) statusPage(w http.ResponseWriter, r *http.Request) {
+	refresh := r.URL.Query().Get("refresh")
+	if refresh != "" && refresh != "off" {
+		http.Error(w, "refresh: want off, or nothing", http.StatusBadRequest)
+		return
+	}
 	h := w.Header()
 	h.Set("Content-Type", "text/html; charset=utf-8")
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	fmt.Fprint(w, page(s.status()))
+	fmt.Fprint(w, page(s.status(), refresh != "off"))
 }
 
-func page(st status) html {
+func page(st status, refreshes bool) html {
 	title := string(st.State)
+	where := "Since "
 	if st.About.Node != "" {
 		title += " on " + st.About.Node
+		where = "On " + st.About.Node + " since "
 	}
 	warnings := make([]html, len(st.About.Warnings))
 	for i, warning := range st.About.Warnings {
 		warnings[i] = classed("p", "warning", text(warning))
 	}
-	return document(title, styleSheet,
-		classed("h1", tone(st.State), text(string(st.State))),
+	var head html
+	if refreshes {
+		head = `<meta http-equiv="refresh" content="5">` + "\n"
+	}
+	return document(title, styleSheet, head,
+		classed("h1", string(toneOf(st.State)), toneOf(st.State).icon(), text(string(st.State))),
 		tag("p", text(st.Meaning)),
-		tag("p", text("Since "+clock(st.Since)+". Last verdict: "+st.Why+".")),
-		join(warnings...),
-		identities(st), reasons(st), lastProbe(st), changes(st), excluded(st), about(st.About),
-		tag("p", link("metrics", "Metrics"), text(" - "), link("status.json", "This page as JSON")),
+		tag("p", text(where+clock(st.Since)+". Last verdict: "+st.Why+".")),
+		links(st, refreshes), join(warnings...),
+		identities(st), reasons(st), probes(st.Probes), lastProbe(st), changes(st), excluded(st), about(st.About),
 	)
+}
+
+func links(st status, refreshes bool) html {
+	var h html
+	if st.Runbook != "" {
+		h = link(st.Runbook, "Runbook of "+string(st.State)) + " - "
+	}
+	h += link("metrics", "Metrics") + " - " + link("status.json", "This page as JSON") + " - "
+	if refreshes {
+		return tag("p", h, text("It loads itself again every 5 seconds: "), link("?refresh=off", "stop that"))
+	}
+	return tag("p", h, text("It shows "+clock(time.Now().UTC())+": "), link("./", "load it again every 5 seconds"))
 }
 
 func identities(st status) html {
@@ -70,7 +95,7 @@ func reasons(st status) html {
 	}
 	for _, c := range append(slices.Clone(st.Causes), st.Risks...) {
 		h += tag("h3", text(string(c.Cause)+" ("+strings.ReplaceAll(string(c.Confidence), "_", " ")+")")) +
-			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook")) + commands(c.Commands)
+			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook of "+string(c.Cause))) + commands(c.Commands)
 	}
 	switch {
 	case h == "" && st.State == identity.Match:
@@ -140,18 +165,6 @@ func about(a About) html {
 		rows = append(rows, row(s.Name, s.Value))
 	}
 	return join(tag("h2", text("This agent")), table(nil, rows...))
-}
-
-// tone is the class of the state's colour.
-func tone(s identity.State) string {
-	switch s {
-	case identity.Match:
-		return "good"
-	case identity.NodeFallback, identity.Mismatch:
-		return "bad"
-	case identity.Unbound, identity.TokenDenied, identity.Unavailable, identity.UnknownExpectation, identity.Stale, identity.Starting:
-	}
-	return "unsure"
 }
 
 func clock(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") }

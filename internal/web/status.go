@@ -35,6 +35,7 @@ type Setting struct {
 type status struct {
 	State           identity.State  `json:"state"`
 	Meaning         string          `json:"meaning"`
+	Runbook         string          `json:"runbook,omitempty"`
 	Since           time.Time       `json:"since"`
 	Why             string          `json:"why"`
 	Expected        string          `json:"expected"`
@@ -50,6 +51,7 @@ type status struct {
 	Risks           []cause         `json:"risks"`
 	Excluded        []cause         `json:"excluded"`
 	Unknown         []gap           `json:"unknown"`
+	Probes          []probe         `json:"probes"`
 	Changes         []change        `json:"changes"`
 	About           About           `json:"about"`
 }
@@ -87,6 +89,16 @@ func causes(findings []diagnose.Finding) []cause {
 	return all
 }
 
+// probe is one of the last, in the order of time.
+type probe struct {
+	At    time.Time      `json:"at"`
+	State identity.State `json:"state"`
+	// Failures are the reasons of the requests that failed.
+	Failures map[identity.Endpoint]identity.Reason `json:"failures,omitempty"`
+	// Dropped is how many before this one are not kept.
+	Dropped int `json:"dropped_before,omitempty"`
+}
+
 type change struct {
 	At   time.Time      `json:"at"`
 	From identity.State `json:"from"`
@@ -99,12 +111,12 @@ func (s *Server) status() status {
 	now, since := snapshot.State()
 	v := snapshot.Verdict
 	st := status{
-		State: now, Meaning: now.Meaning(), Since: since.UTC(), Why: v.Why,
+		State: now, Meaning: now.Meaning(), Runbook: runbook(now), Since: since.UTC(), Why: v.Why,
 		Expected: snapshot.Expectation.String(), Source: snapshot.Expectation.Source, ExpectationRead: known(snapshot.ExpectationRead),
 		Observed: string(v.Identity), Server: v.Server,
 		LastProbe: known(snapshot.LastProbe), TokenExpiry: known(snapshot.TokenExpiry),
 		Causes: causes(snapshot.Diagnosis.Suspects), Risks: causes(snapshot.Diagnosis.Risks), Excluded: causes(snapshot.Diagnosis.RuledOut), Unknown: []gap{},
-		Requests: []request{}, Changes: []change{}, About: s.options.About,
+		Requests: []request{}, Probes: []probe{}, Changes: []change{}, About: s.options.About,
 	}
 	if st.Source == "" {
 		st.Source = identity.SourceNone
@@ -125,10 +137,44 @@ func (s *Server) status() status {
 		}
 		st.Requests = append(st.Requests, one)
 	}
+	for _, p := range snapshot.Probes {
+		one := probe{At: p.At.UTC(), State: p.State, Dropped: p.Dropped}
+		for i, reason := range p.Failures {
+			if reason != "" {
+				if one.Failures == nil {
+					one.Failures = map[identity.Endpoint]identity.Reason{}
+				}
+				one.Failures[identity.Endpoints()[i]] = reason
+			}
+		}
+		st.Probes = append(st.Probes, one)
+	}
 	for _, c := range snapshot.Changes {
 		st.Changes = append(st.Changes, change{At: c.At.UTC(), From: c.From, To: c.To.State, Why: c.To.Why})
 	}
 	return st
+}
+
+// runbook is a link to what to do about the state, empty if there is nothing to do.
+func runbook(s identity.State) string {
+	switch s {
+	case identity.NodeFallback:
+		return diagnose.Runbooks + "WorkloadIdentityNodeFallback.md"
+	case identity.Mismatch:
+		return diagnose.Runbooks + "WorkloadIdentityMismatch.md"
+	case identity.Unbound:
+		return diagnose.Runbooks + "WorkloadIdentityUnbound.md"
+	case identity.TokenDenied:
+		return diagnose.Runbooks + "WorkloadIdentityTokenDenied.md"
+	case identity.Unavailable:
+		return diagnose.Runbooks + "WorkloadIdentityMetadataUnavailable.md"
+	case identity.UnknownExpectation:
+		return diagnose.Runbooks + "WorkloadIdentityExpectationUnknown.md"
+	case identity.Stale:
+		return diagnose.Runbooks + "WorkloadIdentityProbeStale.md"
+	case identity.Starting, identity.Match:
+	}
+	return ""
 }
 
 // known is the time, nil if it is zero.

@@ -1,0 +1,97 @@
+package web
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// maxFailures is how many of the probes that were no match are listed in words.
+const maxFailures = 20
+
+// probes are the last ones: a mark for each, the oldest on the left, and those
+// that were no match in words.
+func probes(kept []probe) html {
+	heading := tag("h2", text("Last probes"))
+	if len(kept) == 0 {
+		return heading + tag("p", text("None yet."))
+	}
+	var marks html
+	for _, p := range kept {
+		if p.Dropped > 0 {
+			marks += mark("gap", fmt.Sprintf("%d not kept", p.Dropped))
+		}
+		marks += mark(string(toneOf(p.State)), clock(p.At)+" "+string(p.State))
+	}
+	says := summary(kept)
+	// A screen reader says one sentence instead of a hundred marks. The others can
+	// read it below, with what the marks look like.
+	return heading +
+		`<div class="strip" role="img" aria-label="` + text(says) + `">` + marks + "</div>\n" +
+		`<p aria-hidden="true">` + text(says) + "</p>\n" +
+		`<p aria-hidden="true" class="legend">` + mark("good", "") + text(" match ") + mark("unsure", "") + text(" cannot tell, or no token ") +
+		mark("bad", "") + text(" a wrong identity ") + mark("gap", "") + text(" not kept; the newest is on the right") + "</p>\n" +
+		failures(kept)
+}
+
+func mark(class, title string) html {
+	h := `<i class="` + text(class) + `"`
+	if title != "" {
+		h += ` title="` + text(title) + `"`
+	}
+	return h + "></i>"
+}
+
+// summary tells how many probes were in which state.
+func summary(kept []probe) string {
+	count, dropped := map[identity.State]int{}, 0
+	last := ""
+	for _, p := range kept {
+		count[p.State]++
+		dropped += p.Dropped
+		if p.State != identity.Match {
+			last = clock(p.At)
+		}
+	}
+	var counts []string
+	for _, s := range slices.Backward(identity.States()) { // match first
+		if n := count[s]; n > 0 {
+			counts = append(counts, fmt.Sprintf("%d %s", n, s))
+		}
+	}
+	says := fmt.Sprintf("Last %d probes, each as it was judged alone: %s.", len(kept), strings.Join(counts, ", "))
+	if last != "" {
+		says += " The last one that was no match was at " + last + "."
+	}
+	if dropped > 0 {
+		says += fmt.Sprintf(" Of all since the start %d are not kept: old matches go first.", dropped)
+	}
+	return says
+}
+
+// failures are the last probes that were no match, the newest first.
+func failures(kept []probe) html {
+	var rows []html
+	for _, p := range slices.Backward(kept) {
+		if p.State != identity.Match && len(rows) < maxFailures {
+			rows = append(rows, row(clock(p.At), string(p.State), p.failed()))
+		}
+	}
+	if len(rows) == 0 {
+		return ""
+	}
+	return table([]string{"No match at", "State", "Failed requests"}, rows...)
+}
+
+// failed lists the requests that failed.
+func (p probe) failed() string {
+	var all []string
+	for _, e := range identity.Endpoints() {
+		if reason := p.Failures[e]; reason != "" {
+			all = append(all, string(e)+": "+string(reason))
+		}
+	}
+	return or(strings.Join(all, ", "), "none")
+}
