@@ -2,6 +2,7 @@ package web
 
 import (
 	stdhtml "html"
+	"slices"
 	"strings"
 )
 
@@ -37,28 +38,42 @@ func classed(name, class string, content ...html) html {
 
 func link(to, label string) html { return `<a href="` + text(to) + `">` + text(label) + "</a>" }
 
-// table has a line of column headings, unless there are none, and then the rows.
+// table has a line of column headings, unless there are none, and then the rows. A
+// table without any would be headings of nothing.
+//
+// The roles say what the elements mean already, because on a phone the style
+// sheet makes lines of text of them, and some browsers then forget it.
 func table(headings []string, rows ...html) html {
+	if len(rows) == 0 {
+		return tag("p", text("None yet."))
+	}
 	var head html
 	for _, h := range headings {
-		head += `<th scope="col">` + text(h) + "</th>"
+		head += `<th scope="col" role="columnheader">` + text(h) + "</th>"
 	}
 	if head != "" {
-		head = "<thead><tr>" + head + "</tr></thead>"
+		head = `<thead role="rowgroup"><tr role="row">` + head + "</tr></thead>"
 	}
-	if len(rows) == 0 {
-		rows = []html{row("None yet")}
-	}
-	return "<table>" + head + "<tbody>" + join(rows...) + "</tbody></table>\n"
+	return `<table role="table">` + head + `<tbody role="rowgroup">` + join(rows...) + "</tbody></table>\n"
 }
 
 // row is a line of a table, its first cell being what it is about.
 func row(heading string, cells ...string) html {
-	r := `<tr><th scope="row">` + text(heading) + "</th>"
+	r := `<tr role="row"><th scope="row" role="rowheader">` + text(heading) + "</th>"
 	for _, c := range cells {
-		r += "<td>" + text(c) + "</td>"
+		r += `<td role="cell"` + breakable(c) + ">" + text(c) + "</td>"
 	}
 	return r + "</tr>\n"
+}
+
+// breakable marks a cell with a word so long that it may be broken anywhere; a
+// state's name is shorter.
+func breakable(cell string) html {
+	const longest = 20
+	if slices.ContainsFunc(strings.Fields(cell), func(word string) bool { return len(word) > longest }) {
+		return ` class="long"`
+	}
+	return ""
 }
 
 // document is a whole page. A head may say more about it.

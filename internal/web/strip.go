@@ -3,12 +3,13 @@ package web
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
-// maxFailures is how many of the probes that were no match are listed in words.
+// maxFailures is how many lines tell in words of the probes that were no match.
 const maxFailures = 20
 
 // probes are the last ones: a mark for each, the oldest on the left, and those
@@ -62,6 +63,9 @@ func summary(kept []probe) string {
 		}
 	}
 	says := fmt.Sprintf("Last %d probes, each as it was judged alone: %s.", len(kept), strings.Join(counts, ", "))
+	if len(kept) == 1 {
+		says = "Only one probe yet: " + strings.Join(counts, ", ") + "."
+	}
 	if last != "" {
 		says += " The last one that was no match was at " + last + "."
 	}
@@ -71,18 +75,24 @@ func summary(kept []probe) string {
 	return says
 }
 
-// failures are the last probes that were no match, the newest first.
+// failures are the last probes that were no match, the newest first; those in a
+// row that say the same are one line.
 func failures(kept []probe) html {
 	var rows []html
-	for _, p := range slices.Backward(kept) {
-		if p.State != identity.Match && len(rows) < maxFailures {
-			rows = append(rows, row(clock(p.At), string(p.State), p.failed()))
+	for end := len(kept); end > 0 && len(rows) < maxFailures; {
+		last, first := kept[end-1], end-1
+		for first > 0 && kept[first].Dropped == 0 && kept[first-1].State == last.State && kept[first-1].failed() == last.failed() {
+			first--
 		}
+		if last.State != identity.Match {
+			rows = append(rows, row(clock(last.At), strconv.Itoa(end-first), string(last.State), last.failed()))
+		}
+		end = first
 	}
 	if len(rows) == 0 {
 		return ""
 	}
-	return table([]string{"No match at", "State", "Failed requests"}, rows...)
+	return table([]string{"No match, last at", "Probes in a row", "State", "Failed requests"}, rows...)
 }
 
 // failed lists the requests that failed.

@@ -51,6 +51,17 @@ func strip(t *testing.T, page string) (label string, classes, titles []string) {
 	return stdhtml.UnescapeString(found[1]), classes, titles
 }
 
+// failures are the lines about probes that were no match.
+func failures(page string) []string {
+	_, page, _ = strings.Cut(page, "No match, last at")
+	page, _, _ = strings.Cut(page, "</table>")
+	var lines []string
+	for _, m := range regexp.MustCompile(`<th scope="row" [^>]*>(.*)</th><td [^>]*>(.*)</td><td [^>]*>(.*)</td><td [^>]*>(.*)</td></tr>`).FindAllStringSubmatch(page, -1) {
+		lines = append(lines, strings.Join(m[1:], " "))
+	}
+	return lines
+}
+
 func TestTheStripHasAMarkForEachProbeAndEachHole(t *testing.T) {
 	kept := probed(identity.Match, identity.NodeFallback, identity.Unavailable, identity.Unbound, identity.Match)
 	kept[0].Dropped, kept[3].Dropped = 7, 360
@@ -71,13 +82,10 @@ func TestTheStripHasAMarkForEachProbeAndEachHole(t *testing.T) {
 		" The last one that was no match was at 2026-11-05 12:00:30 UTC. Of all since the start 367 are not kept: old matches go first."; label != want {
 		t.Errorf("a screen reader says %q, want %q", label, want)
 	}
-	failed := regexp.MustCompile(`<th scope="row">(2026[^<]+)</th><td>([a-z_]+)</td><td>([^<]+)</td></tr>`).FindAllStringSubmatch(page, -1)
-	want := [][]string{{"2026-11-05 12:00:30 UTC", "unbound", "none"}, {"2026-11-05 12:00:20 UTC", "unavailable", "email: timeout, server: server_error"}, {"2026-11-05 12:00:10 UTC", "node_fallback", "none"}}
-	for i := range failed {
-		failed[i] = failed[i][1:]
-	}
-	if !reflect.DeepEqual(failed, want) {
-		t.Errorf("failed %q, want %q: the newest first", failed, want)
+	if got, want := failures(page), []string{
+		"2026-11-05 12:00:30 UTC 1 unbound none", "2026-11-05 12:00:20 UTC 1 unavailable email: timeout, server: server_error", "2026-11-05 12:00:10 UTC 1 node_fallback none",
+	}; !slices.Equal(got, want) {
+		t.Errorf("failed %q, want %q: the newest first", got, want)
 	}
 
 	var status struct {
@@ -105,17 +113,25 @@ func TestTheStripHasAMarkForEachProbeAndEachHole(t *testing.T) {
 	}
 }
 
-func TestOnlyTheLastFailuresAreListed(t *testing.T) {
-	s := showing(t, agent.Snapshot{Probes: probed(slices.Repeat([]identity.State{identity.Unavailable}, 100)...)})
+// An outage is one line, and a hundred blips are not a hundred.
+func TestFailuresInARowAreOneLineAndThereAreNotTooMany(t *testing.T) {
+	outage := probed(slices.Repeat([]identity.State{identity.Unavailable}, 100)...)
+	outage[70].Dropped = 1                                             // a match was between them
+	outage[80].Failures = [3]identity.Reason{identity.Timeout, "", ""} // and another failure
+	s := showing(t, agent.Snapshot{Probes: outage})
 	_, page := s.get(t, "/", "")
-	if n := strings.Count(page, "<td>unavailable</td>"); n != 20 || !strings.Contains(page, `<th scope="row">2026-11-05 12:16:30 UTC</th><td>unavailable`) {
-		t.Errorf("%d failures are listed, want the last 20:\n%s", n, page)
+	if got, want := failures(page), []string{
+		"2026-11-05 12:16:30 UTC 19 unavailable none", "2026-11-05 12:13:20 UTC 1 unavailable email: timeout",
+		"2026-11-05 12:13:10 UTC 10 unavailable none", "2026-11-05 12:11:30 UTC 70 unavailable none",
+	}; !slices.Equal(got, want) {
+		t.Errorf("failed %q, want %q", got, want)
 	}
-	if _, classes, _ := strip(t, page); len(classes) != 100 {
-		t.Errorf("%d marks, want 100", len(classes))
+	if _, classes, _ := strip(t, page); len(classes) != 101 {
+		t.Errorf("%d marks, want 100 and the hole", len(classes))
 	}
-	if label, _, _ := strip(t, page); label != "Last 100 probes, each as it was judged alone: 100 unavailable. The last one that was no match was at 2026-11-05 12:16:30 UTC." {
-		t.Errorf("a screen reader says %q", label)
+	_, page = showing(t, agent.Snapshot{Probes: probed(slices.Repeat([]identity.State{identity.Unavailable, identity.Match}, 50)...)}).get(t, "/", "")
+	if got := failures(page); len(got) != 20 || got[0] != "2026-11-05 12:16:20 UTC 1 unavailable none" {
+		t.Errorf("%d failures are listed, from %q on, want the last 20", len(got), got)
 	}
 }
 
@@ -130,8 +146,11 @@ func TestWithoutAProbeThereIsNoStrip(t *testing.T) {
 	}
 	match := probed(identity.Match)
 	_, page = showing(t, agent.Snapshot{Probes: match}).get(t, "/", "")
-	if strings.Contains(page, "No match at") {
+	if strings.Contains(page, "No match, last at") {
 		t.Errorf("nothing has failed, and the page has a list of what did:\n%s", page)
+	}
+	if label, _, _ := strip(t, page); label != "Only one probe yet: 1 match." {
+		t.Errorf("a screen reader says %q", label)
 	}
 }
 
