@@ -27,6 +27,11 @@ HELM := $(TOOLS)/helm-$(HELM_VERSION)
 KUBECONFORM_VERSION := v0.8.0
 KUBECONFORM := $(TOOLS)/kubeconform-$(KUBECONFORM_VERSION)
 
+AXE := test/e2e/web/node_modules/.package-lock.json
+# $(call need,COMMAND,PACKAGES) installs Debian's packages in CI, and tells others which.
+need = command -v $(1) >/dev/null || { [ -n "$(CI)" ] && [ "$$(id -u)" = 0 ] && apt-get update && apt-get install -y --no-install-recommends $(2); } || \
+	{ echo "make $@: $(1) is missing; on Debian: apt-get install $(2)" >&2; exit 1; }
+
 # What `make image` and `make image-tar` name their image, and who builds it.
 IMAGE ?= workload-identity-exporter:$(VERSION)
 ENGINE ?= $(firstword $(foreach e,docker podman buildah,$(if $(shell command -v $(e) 2>/dev/null),$(e))))
@@ -37,7 +42,7 @@ pack = cd tools && $(GO) run ./imagetar -tag $(2) -version $(VERSION) -revision 
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
-.PHONY: help build image image-tar reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-deploy e2e-page e2e-dashboards clean
+.PHONY: help build image image-tar reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-deploy e2e-page e2e-dashboards e2e-web pictures chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,6 +100,12 @@ e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 sec
 e2e-dashboards: $(PROMETHEUS) ## Ask every query of the dashboards on real agents, and on 15,000 nodes within a second each (3 minutes)
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) $(GO) test -count=1 -timeout 15m -v ./dashboards
 
+e2e-web: chromium $(AXE) ## Look at the status page with Chromium in every state, and with the accessibility rules of axe
+	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m -v ./web
+
+pictures: chromium $(AXE) ## Take the pictures of the status page in docs/images/status again
+	cd test/e2e && $(GO) test -count=1 -timeout 10m ./web -update
+
 lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
 	$(GOLANGCI_LINT) run ./...
 	cd test/e2e && $(GOLANGCI_LINT) run ./...
@@ -110,6 +121,14 @@ bench: build ## Measure memory, CPU and scrapes against the floor program (2 min
 
 clean: ## Remove what was built
 	rm -rf bin
+
+# Without a font the text of a page is not there to be seen.
+chromium:
+	@$(call need,chromium,chromium fonts-dejavu-core)
+
+$(AXE): test/e2e/web/package-lock.json
+	@$(call need,npm,npm)
+	cd test/e2e/web && npm ci
 
 # Each tool is installed once for each version, with its own module's pinned dependencies.
 $(GOLANGCI_LINT):

@@ -63,6 +63,9 @@ func Start(name, path string, environment []string, arguments ...string) (*Progr
 	return p, nil
 }
 
+// Signal sends one to the program.
+func (p *Program) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
+
 // Stop asks the program to end, and waits for it. It may have ended before.
 func (p *Program) Stop() error {
 	_ = p.cmd.Process.Signal(syscall.SIGTERM)
