@@ -2,13 +2,10 @@ package web
 
 import (
 	"context"
-	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
-
-	"github.com/chromedp/chromedp"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
@@ -23,7 +20,7 @@ func TestEveryState(t *testing.T) {
 		seen[state] = true
 		t.Run(string(state), func(t *testing.T) {
 			if *update {
-				pictures(chrome, t, a.base, state)
+				draw(chrome, t, a.base, state)
 			}
 			if b := examine(chrome, t, a.base, state); evaluate[int](t, b, `document.querySelectorAll('.strip').length`) != 1 {
 				t.Error("the page has no strip")
@@ -137,25 +134,5 @@ func (b *tab) fits(t *testing.T, where string) {
 	})()`)
 	for _, w := range wide {
 		t.Errorf("%s: too wide: %s", where, w)
-	}
-}
-
-// pictures takes those of the state into docs.
-func pictures(chrome context.Context, t *testing.T, base string, state identity.State) {
-	t.Helper()
-	screens := map[string]screen{"": desktop}
-	if state == identity.Match || state == identity.NodeFallback {
-		screens["-dark"], screens["-phone"] = desktopDark, phone
-	}
-	for suffix, s := range screens {
-		b := open(chrome, t, s)
-		b.visit(t, base+"/")
-		png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(repository+"docs/images/status/"+string(state)+suffix+".png", png, 0o600); err != nil {
-			t.Fatal(err)
-		}
 	}
 }
