@@ -4,11 +4,12 @@ set -eu
 metadata=${DEMO_METADATA_ADDRESS:-127.0.0.1:10980}
 control=${DEMO_CONTROL_ADDRESS:-127.0.0.1:10981}
 web=${DEMO_WEB_ADDRESS:-127.0.0.1:10988}
+email=app@demo-project.iam.gserviceaccount.com
 
 bin/gke-metadata-simulator -metadata-address "$metadata" -control-address "$control" &
 simulator=$!
 # GCE_METADATA_HOST and proxies of this shell play no part: the exporter ignores them.
-WI_LISTEN_ADDRESS="$web" WI_METADATA_HOST="$metadata" WI_EXPECTED_EMAILS=app@demo-project.iam.gserviceaccount.com \
+WI_LISTEN_ADDRESS="$web" WI_METADATA_HOST="$metadata" WI_EXPECTED_EMAILS="$email" \
 	WI_PROBE_INTERVAL=2s WI_PROBE_TIMEOUT=1s WI_TOKEN_INTERVAL=2s WI_NODE_NAME=demo-node WI_LOG_FORMAT=text \
 	bin/workload-identity-exporter &
 exporter=$!
@@ -47,6 +48,10 @@ cat <<END
   Break it, from another terminal, and see the state change at the next probe:
     curl -X PUT $control/fault/bypass       # the node's metadata server answers
     curl -s $web/metrics | grep '_state{.*1\$'
+  The status page has the cause. There is no Kubernetes here that could take an
+  Event; its text is "summary" in the line "State changed" above.
+  Judge once, as an init container does: exit code 1 for a wrong identity, 0 for a match:
+    WI_METADATA_HOST=$metadata bin/workload-identity-exporter check -expect $email; echo \$?
   Repair it:
     curl -X PUT $control/fault/healthy
   Other faults: curl $control/faults, or bin/gke-metadata-simulator fault NAME

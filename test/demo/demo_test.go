@@ -67,18 +67,42 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	state("match")
-	for fault, want := range map[string]string{"bypass": "node_fallback", "no-binding": "token_denied"} {
-		put(t, "http://"+control+"/fault/"+fault)
-		began := time.Now()
-		state(want)
-		t.Logf("%s: %s after %s", fault, want, time.Since(began).Round(10*time.Millisecond))
-		put(t, "http://"+control+"/fault/healthy")
-		state("match")
+	// The last line comes a second after the start.
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(out.String(), "Ctrl-C") && time.Now().Before(deadline); {
+		time.Sleep(20 * time.Millisecond) // another process
 	}
 	for _, part := range []string{"http://" + web + "/", "curl -X PUT " + control + "/fault/bypass", "Ctrl-C"} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("the demo does not tell %q:\n%s", part, out)
 		}
+	}
+	check := checkCommand(t, out.String())
+	for _, tt := range []struct{ fault, state, exitCode, cause string }{
+		{"bypass", "node_fallback", "1", "environment_override"},
+		{"no-binding", "token_denied", "4", "iam_binding_missing"},
+	} {
+		put(t, "http://"+control+"/fault/"+tt.fault)
+		began := time.Now()
+		state(tt.state)
+		t.Logf("%s: %s after %s", tt.fault, tt.state, time.Since(began).Round(10*time.Millisecond))
+		if page := get(t, "http://"+web+"/"); !strings.Contains(page, "</svg>"+tt.state+"</h1>") || !strings.Contains(page, "<h3>"+tt.cause+" (") {
+			t.Errorf("the page lacks the state %s or its cause %s:\n%s", tt.state, tt.cause, page)
+		}
+		event := regexp.MustCompile(`msg="State changed" state=` + tt.state + ` .* summary=".*Expected .*got .*Cause \(suggests\): ` + tt.cause + `\.`)
+		for deadline := time.Now().Add(10 * time.Second); !event.MatchString(out.String()); time.Sleep(20 * time.Millisecond) { // another process
+			if time.Now().Before(deadline) {
+				continue
+			}
+			t.Fatalf("the demo does not show the text of the Event about %s:\n%s", tt.state, out)
+		}
+		if said := run(t, check); !strings.Contains(said, "verdict   "+tt.state+": ") || !strings.HasSuffix(said, "\n"+tt.exitCode+"\n") {
+			t.Errorf("%s says, with the fault %s:\n%s\nwant %s and the exit code %s", check, tt.fault, said, tt.state, tt.exitCode)
+		}
+		put(t, "http://"+control+"/fault/healthy")
+		state("match")
+	}
+	if said := run(t, check); !strings.Contains(said, "verdict   match: ") || !strings.HasSuffix(said, "\n0\n") {
+		t.Errorf("%s says, with no fault:\n%s\nwant match and the exit code 0", check, said)
 	}
 
 	interrupt()
@@ -98,6 +122,28 @@ func TestDemo(t *testing.T) {
 			t.Errorf("%s is still served after Ctrl-C", address)
 		}
 	}
+}
+
+// checkCommand is the line that the demo tells, which a person copies.
+func checkCommand(t *testing.T, demo string) string {
+	t.Helper()
+	line := regexp.MustCompile(`(?m)^ +(\S.* check .*)$`).FindStringSubmatch(demo)
+	if line == nil {
+		t.Fatalf("the demo does not tell how to check:\n%s", demo)
+	}
+	return line[1]
+}
+
+// run runs a line in a shell at the root of the repository, as a person would.
+func run(t *testing.T, line string) string {
+	t.Helper()
+	c := exec.CommandContext(t.Context(), "sh", "-c", line)
+	c.Dir = "../.."
+	said, err := c.Output()
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	return string(said)
 }
 
 func freeAddress(t *testing.T) string {
