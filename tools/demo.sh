@@ -4,13 +4,19 @@ set -eu
 metadata=${DEMO_METADATA_ADDRESS:-127.0.0.1:10980}
 control=${DEMO_CONTROL_ADDRESS:-127.0.0.1:10981}
 web=${DEMO_WEB_ADDRESS:-127.0.0.1:10988}
-email=app@demo-project.iam.gserviceaccount.com
+kubernetes=${DEMO_KUBERNETES_DIRECTORY:-bin/demo}
 
-bin/gke-metadata-simulator -metadata-address "$metadata" -control-address "$control" &
+rm -f "$kubernetes/environment"
+bin/gke-metadata-simulator -metadata-address "$metadata" -control-address "$control" -kubernetes-directory "$kubernetes" &
 simulator=$!
+# What the exporter needs to know of it is written when all of it is there.
+until [ -s "$kubernetes/environment" ]; do
+	kill -0 $simulator 2>/dev/null || { echo "demo: the simulator could not start, see above" >&2; exit 1; }
+	sleep 0.1
+done
 # GCE_METADATA_HOST and proxies of this shell play no part: the exporter ignores them.
-WI_LISTEN_ADDRESS="$web" WI_METADATA_HOST="$metadata" WI_EXPECTED_EMAILS="$email" \
-	WI_PROBE_INTERVAL=2s WI_PROBE_TIMEOUT=1s WI_TOKEN_INTERVAL=2s WI_NODE_NAME=demo-node WI_LOG_FORMAT=text \
+env $(cat "$kubernetes/environment") WI_LISTEN_ADDRESS="$web" WI_METADATA_HOST="$metadata" \
+	WI_PROBE_INTERVAL=2s WI_PROBE_TIMEOUT=1s WI_TOKEN_INTERVAL=2s WI_LOG_FORMAT=text \
 	bin/workload-identity-exporter &
 exporter=$!
 
@@ -47,11 +53,10 @@ cat <<END
 
   Break it, from another terminal, and see the state change at the next probe:
     curl -X PUT $control/fault/bypass       # the node's metadata server answers
-    curl -s $web/metrics | grep '_state{.*1\$'
-  The status page has the cause. There is no Kubernetes here that could take an
-  Event; its text is "summary" in the line "State changed" above.
-  Judge once, as an init container does: exit code 1 for a wrong identity, 0 for a match:
-    WI_METADATA_HOST=$metadata bin/workload-identity-exporter check -expect $email; echo \$?
+    curl -s $web/metrics | grep -E '_(state|suspected_cause){.*1\$'
+  The status page has the cause and its remedy, and so has the Event that is printed
+  here. The same, asked once, as a gate before a Pod starts:
+    env \$(cat $kubernetes/environment) WI_METADATA_HOST=$metadata bin/workload-identity-exporter check
   Repair it:
     curl -X PUT $control/fault/healthy
   Other faults: curl $control/faults, or bin/gke-metadata-simulator fault NAME

@@ -43,6 +43,7 @@ func serve(ctx context.Context, args []string, stdout io.Writer) error {
 	project := flags.String("project", "demo-project", "the project `ID`")
 	nodeEmail := flags.String("node-email", "", "the `EMAIL` of the node's service account (default the one of Compute Engine)")
 	token := flags.String("token", "", "a `TEXT` that every access token holds, to search for (default random)")
+	kubernetes := flags.String("kubernetes-directory", "", "also play the Kubernetes API server to the Pod demo/app, and write its credentials, and in the file environment how to find it, into this `FOLDER`")
 	var table podTable
 	flags.Var(&table, "pod", "a Pod, `ADDRESS=NAMESPACE/KSA[=GSA]`; ADDRESS * is any other, GSA principal the principal:// form; may be repeated")
 	showVersion := flags.Bool("version", false, "print the version and exit")
@@ -85,6 +86,13 @@ func serve(ctx context.Context, args []string, stdout io.Writer) error {
 	fmt.Fprintf(stdout, "metadata server: http://%s\n", s.MetadataAddr())
 	if address := s.ControlAddr(); address != nil {
 		fmt.Fprintf(stdout, "switches: http://%s (list: GET /faults)\n", address)
+	}
+	if *kubernetes != "" {
+		api, err := startKubernetes(*kubernetes, node.ProjectID, s.Fault, stdout)
+		if err != nil {
+			return fmt.Errorf("-kubernetes-directory %s: %w", *kubernetes, err)
+		}
+		defer api.Close()
 	}
 	fmt.Fprintf(stdout, "fault: %s\n", s.Fault())
 	return s.Run(ctx)

@@ -207,7 +207,6 @@ func rules() []rule {
 	type pages = map[identity.State]string
 	address := pages{"": fallback + "5-something-hides-the-pods-address-gke", mismatch: foreign + "1-it-is-the-node-pools-account", unavailable: outage + "3-the-server-cannot-tell-which-pod-asks", match: risk + "2-link-local-addresses-are-masqueraded"}
 	return []rule{
-		{EnvironmentOverride, environmentOverride, environmentRisk, unsetVariables, pages{"": fallback + "6-none-of-these"}},
 		{HostNetwork, hostNetwork, ifVM(hostNetwork), leaveHostNetwork, pages{"": fallback + "4-the-agents-pod-is-hostnetwork-vm"}},
 		{NodePoolGCEMetadata, nodePool, ifVM(nodePool), enableMetadataServer, pages{"": fallback + "3-a-node-pool-without-gkes-metadata-server-vm"}},
 		{CiliumBPFHostRouting, hostRouting, hostRoutingRisk, useLegacyRouting, pages{
@@ -230,6 +229,9 @@ func rules() []rule {
 		{NotAMetadataServer, notAMetadataServer, nil, findProxy, pages{"": outage + "causes-and-fixes"}},
 		{NodeIdentityExpected, nil, nodeIdentityExpected, findWhyVM, pages{"": risk + "3-the-vms-metadata-server-answers-already"}},
 		{PooledConnections, nil, pooledConnections, restartPods, pages{"": fallback + "over"}},
+		// What is found out about another server than the Pods' comes first, since it is
+		// the agent's warning already that it is another.
+		{EnvironmentOverride, environmentOverride, environmentRisk, unsetVariables, pages{"": fallback + "6-none-of-these"}},
 	}
 }
 

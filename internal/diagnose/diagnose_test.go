@@ -285,8 +285,8 @@ func TestDiagnose(t *testing.T) {
 		{"no facts at all", diagnose.Facts{}, nil, nil},
 
 		// Another server is probed.
-		{"another server is probed", facts(fallback(vm), hostNetwork, bypass, probes("127.0.0.1:10980")), []string{"suggests environment_override", "suggests host_network"}, nil},
-		{"another server is probed, and it gives the right identity", facts(match(gke), known, bypass, probes("127.0.0.1:10980")), []string{"suggests environment_override", "suggests cilium_bpf_host_routing"}, nil},
+		{"another server is probed", facts(fallback(vm), hostNetwork, bypass, probes("127.0.0.1:10980")), []string{"suggests host_network", "suggests environment_override"}, nil},
+		{"another server is probed, and it gives the right identity", facts(match(gke), known, bypass, probes("127.0.0.1:10980")), []string{"suggests cilium_bpf_host_routing", "suggests environment_override"}, nil},
 		{"variables that the probe ignores", facts(fallback(vm), variables("GCE_METADATA_HOST")), nil, []diagnose.Cause{diagnose.EnvironmentOverride}},
 
 		// Risks.

@@ -14,7 +14,7 @@ const module = "github.com/workload-identity-exporter/workload-identity-exporter
 // allowed are the packages of this module that each room may import. Rooms that
 // are not listed may import none, cmd/workload-identity-exporter may import all.
 var allowed = map[string][]string{
-	"cmd/gke-metadata-simulator": {"internal/simulator"},
+	"cmd/gke-metadata-simulator": {"internal/kube/kubetest", "internal/simulator"},
 	"internal/config":            {"internal/identity"},
 	"internal/metadata":          {"internal/identity"},
 	"internal/diagnose":          {"internal/identity"},

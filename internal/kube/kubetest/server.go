@@ -1,6 +1,7 @@
 // Package kubetest is the one corner of the Kubernetes API that the exporter
-// reads, for tests that must run without a cluster: a ServiceAccount, served
-// over TLS, with the folder of credentials that the kubelet mounts into a Pod.
+// uses, for tests and demos that must run without a cluster: a ServiceAccount,
+// served over TLS, with the folder of credentials that the kubelet mounts into a
+// Pod.
 package kubetest
 
 import (
@@ -41,6 +42,7 @@ type Server struct {
 	objects     map[string]any
 	status      int
 	delay       time.Duration
+	tell        func(Written)
 	requests    []http.Request
 	written     []Written
 	connections int
@@ -91,8 +93,8 @@ func (s *Server) Annotate(annotations map[string]string) {
 	s.annotations = annotations
 }
 
-// Put makes the server answer requests for the path with the object, or refuse
-// them if it is an HTTP status.
+// Put makes the server answer requests for the path with the object, refuse
+// them if it is an HTTP status, or find out by a func() any what to do.
 func (s *Server) Put(path string, object any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -127,6 +129,13 @@ func (s *Server) Written() []Written {
 	return append([]Written(nil), s.written...)
 }
 
+// Tell makes the server call the function with each object that is sent to it.
+func (s *Server) Tell(f func(Written)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell = f
+}
+
 // Connections is the number of connections that are open.
 func (s *Server) Connections() int {
 	s.mu.Lock()
@@ -142,11 +151,17 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if writes {
 		s.written = append(s.written, written)
 	}
-	status, delay, annotations, object := s.status, s.delay, s.annotations, s.objects[r.URL.Path]
+	status, delay, annotations, object, tell := s.status, s.delay, s.annotations, s.objects[r.URL.Path], s.tell
+	s.mu.Unlock()
+	if now, ok := object.(func() any); ok {
+		object = now()
+	}
 	if refusal, ok := object.(int); ok {
 		status = refusal
 	}
-	s.mu.Unlock()
+	if writes && tell != nil {
+		tell(written)
+	}
 	select {
 	case <-time.After(delay):
 	case <-r.Context().Done():
