@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -72,17 +73,28 @@ func TestDemo(t *testing.T) {
 	if page := get(t, "http://"+web+"/status.json"); !strings.Contains(page, `"expected_source": "annotation"`) {
 		t.Errorf("the demo's exporter has not read the annotation: %s", page)
 	}
-	for fault, want := range map[string]string{"bypass": "node_fallback", "no-binding": "token_denied"} {
-		put(t, "http://"+control+"/fault/"+fault)
+	d := demoed{out: out, web: "http://" + web}
+	for _, tt := range []struct {
+		fault, state, cause string
+		exitCode            int
+	}{
+		{"bypass", "node_fallback", "cilium_bpf_host_routing", 1},
+		{"snat", "node_fallback", "cilium_bpf_masquerade_link_local", 1},
+		{"no-binding", "token_denied", "iam_binding_missing", 4},
+	} {
+		put(t, "http://"+control+"/fault/"+tt.fault)
 		began := time.Now()
-		state(want)
-		t.Logf("%s: %s after %s", fault, want, time.Since(began).Round(10*time.Millisecond))
-		if fault == "bypass" {
-			seesWhy(t, out, web)
+		state(tt.state)
+		t.Logf("%s: %s after %s", tt.fault, tt.state, time.Since(began).Round(10*time.Millisecond))
+		d.saysWhy(t, tt.state, tt.cause)
+		if tt.fault != "snat" { // the same state again is no Event for ten minutes
+			d.finds(t, out.String, `^Event about the Node node-1: Warning .* Cause \(suggests\): `+tt.cause)
 		}
+		d.checks(t, tt.exitCode, "verdict   "+tt.state+": ", "cause     "+tt.cause+" (suggests)")
 		put(t, "http://"+control+"/fault/healthy")
 		state("match")
 	}
+	d.checks(t, 0, "verdict   match: ", "(annotation)")
 	for _, part := range []string{"http://" + web + "/", "curl -X PUT " + control + "/fault/bypass", "Ctrl-C"} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("the demo does not tell %q:\n%s", part, out)
@@ -108,39 +120,49 @@ func TestDemo(t *testing.T) {
 	}
 }
 
-// seesWhy looks at the broken demo in all the ways that it tells of. The state comes
-// a moment before its causes, and the demo's words a second after its servers.
-func seesWhy(t *testing.T, out *output, web string) {
+// demoed is what a person has before them.
+type demoed struct {
+	out *output
+	web string
+}
+
+// finds waits for a line in a text. The state comes a moment before its causes, and
+// the demo's own words come a second after its servers.
+func (demoed) finds(t *testing.T, text func() string, line string) string {
 	t.Helper()
-	const cause = "cilium_bpf_host_routing"
-	find := func(where string, text func() string, expression string) []string {
-		t.Helper()
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-			found := regexp.MustCompile("(?m)" + expression).FindStringSubmatch(text())
-			if found != nil {
-				return found
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("%s: nothing is %s in:\n%s", where, expression, text())
-			}
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) { // another process
+		found := regexp.MustCompile("(?m)" + line).FindStringSubmatch(text())
+		if found != nil {
+			return found[len(found)-1]
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no %s in:\n%s", line, text())
 		}
 	}
-	page := func(path string) func() string { return func() string { return get(t, "http://"+web+path) } }
-	find("metrics", page("/metrics"), `^workload_identity_suspected_cause\{cause="`+cause+`"\} 1$`)
-	find("status page", page("/"), cause+`(?s).*enable-host-legacy-routing`)
-	find("Event", out.String, `^Event about the Node node-1: Warning WorkloadIdentityNodeFallback: .*`+cause)
+}
 
-	// As somebody pastes it into another terminal.
-	command := find("check", out.String, `^ +(env .* check)$`)[1]
-	check := exec.CommandContext(t.Context(), "sh", "-c", command)
+// saysWhy wants the cause in the metrics and on the status page.
+func (d demoed) saysWhy(t *testing.T, state, cause string) {
+	t.Helper()
+	page := func(path string) func() string { return func() string { return get(t, d.web+path) } }
+	d.finds(t, page("/metrics"), `^workload_identity_suspected_cause\{cause="`+cause+`"\} 1$`)
+	d.finds(t, page("/"), `(?s)</svg>`+state+`</h1>.*<h3>`+cause+` \(suggests\)`)
+}
+
+// checks runs the line that the demo prints, as somebody pastes it into another
+// terminal at the root of the repository.
+func (d demoed) checks(t *testing.T, exitCode int, wants ...string) {
+	t.Helper()
+	line := d.finds(t, d.out.String, `^ +(env .* check)$`)
+	check := exec.CommandContext(t.Context(), "sh", "-c", line+"; echo exit $?")
 	check.Dir = "../.."
 	said, err := check.Output()
-	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 1 {
-		t.Errorf("%s: %v, want exit code 1", command, err)
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
 	}
-	for _, want := range []string{"verdict   node_fallback", "(annotation)", "cause     " + cause} {
+	for _, want := range append(wants, fmt.Sprintf("\nexit %d\n", exitCode)) {
 		if !strings.Contains(string(said), want) {
-			t.Errorf("check does not say %q:\n%s", want, said)
+			t.Errorf("%s says\n%s\nwant %q", line, said, want)
 		}
 	}
 }
