@@ -428,8 +428,8 @@ func TestTheChecksPodIsNoAgent(t *testing.T) {
 		if name := pod.Labels["app.kubernetes.io/name"]; !strings.HasSuffix(name, "-check") {
 			t.Errorf("%s: the label is %s", e.name, name)
 		}
-		if got := pod.Spec.Containers[0].Args; !slices.Equal(got, []string{"check"}) {
-			t.Errorf("%s: its arguments are %v, want check", e.name, got)
+		if got := pod.Spec.Containers[0].Args; !slices.Equal(got, []string{"check", "-wait=1m"}) {
+			t.Errorf("%s: its arguments are %v, want check -wait=1m", e.name, got)
 		}
 	}
 }
