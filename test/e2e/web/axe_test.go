@@ -3,6 +3,7 @@ package web
 import (
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -35,7 +36,7 @@ func (b *tab) accessible(t *testing.T, where string, except ...string) {
 		const r = await axe.run(document, {runOnly: {type: 'rule', values: Object.keys(rules)}});
 		const plain = all => all.map(f => ({id: f.id, help: f.help, nodes: f.nodes.map(n => ({html: n.html, failureSummary: n.failureSummary}))}));
 		return {violations: plain(r.violations), incomplete: plain(r.incomplete), passes: r.passes.length};
-	})()`, join(except)))
+	})()`, strings.Join(except, " ")))
 	for _, f := range append(got.Violations, got.Incomplete...) {
 		for _, n := range f.Nodes {
 			t.Errorf("%s: axe: %s (%s): %s\n%s", where, f.ID, f.Help, n.HTML, n.FailureSummary)
@@ -44,12 +45,4 @@ func (b *tab) accessible(t *testing.T, where string, except ...string) {
 	if got.Passes < 20 {
 		t.Errorf("%s: axe has passed %d rules, which is not all that apply", where, got.Passes)
 	}
-}
-
-func join(words []string) string {
-	var s string
-	for _, w := range words {
-		s += w + " "
-	}
-	return s
 }
