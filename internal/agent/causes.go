@@ -31,7 +31,8 @@ const (
 // causes is what the loop knows of why the verdict is as it is.
 type causes struct {
 	facts diagnose.Facts // those that are read; the others are filled in
-	next  time.Time      // when they are read again, if nothing is wrong
+	of    identity.Verdict
+	next  time.Time // when they are read again, if nothing is wrong
 	early *rate.Limiter
 
 	said       time.Time // when the last diagnosis was made
@@ -59,7 +60,7 @@ func (a *Agent) readSurroundings(ctx context.Context, turnedBad bool) {
 	if ctx.Err() != nil {
 		return
 	}
-	c.facts, c.next = facts, time.Now().Add(a.within(surroundingsInterval))
+	c.facts, c.of, c.next = facts, a.stated(), time.Now().Add(a.within(surroundingsInterval))
 	next := *a.Snapshot()
 	next.Diagnosis = a.diagnose(next.Observation, next.Verdict)
 	a.published.Store(&next)
@@ -70,6 +71,9 @@ func (a *Agent) diagnose(o identity.Observation, v identity.Verdict) diagnose.Di
 	a.causes.said = time.Now()
 	f := a.causes.facts
 	f.Verdict, f.Observation, f.Expectation = v, o, a.expectation.now
+	if !v.Same(a.causes.of) {
+		f.Claims = identity.Claims{} // settings last, a witness speaks of what it saw
+	}
 	f.HostNetwork, f.Environment, f.Self = a.HostNetwork, a.Environment, a.Self
 	if time.Since(a.expectation.replaced) < replacedFor {
 		f.Replaced = a.expectation.before

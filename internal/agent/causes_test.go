@@ -62,6 +62,44 @@ func TestTheCauseIsToldWithTheState(t *testing.T) {
 	})
 }
 
+// Who signed for another verdict is no witness of this one.
+func TestAWitnessSpeaksOfItsVerdictOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		looks := 0
+		w := start(t, func(o *agent.Options) {
+			o.HostNetwork = diagnose.No
+			o.Surroundings = func(context.Context) diagnose.Facts {
+				looks++
+				return diagnose.Facts{
+					DataplaneV2: diagnose.No, NodeLabels: map[string]string{}, Claims: identity.Claims{Server: identity.ServerGKE},
+				}
+			}
+		})
+		w.after(5 * time.Minute)
+		if looks != 1 {
+			t.Fatalf("%d looks, want one while all is well", looks)
+		}
+		w.answers(vm(customSA))
+		w.after(interval + time.Second)
+		if got, want := w.suspects(), []string{"suggests node_pool_gce_metadata"}; !slices.Equal(got, want) || looks != 2 {
+			t.Errorf("suspects %v after %d looks, want %v: a token of GKE's server contradicts", got, looks, want)
+		}
+		// More states than it may look at again: the last look was at another one.
+		for range 8 {
+			w.answers(vm(other))
+			w.after(interval)
+			w.answers(vm(customSA))
+			w.after(interval)
+		}
+		before := looks
+		w.answers(vm(other))
+		w.after(interval + time.Second)
+		if got, want := w.suspects(), []string{"proves node_pool_gce_metadata"}; !slices.Equal(got, want) || looks != before {
+			t.Errorf("suspects %v after %d more looks, want %v without any", got, looks-before, want)
+		}
+	})
+}
+
 func TestPooledConnectionsAreARiskForAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _ := surrounded(t, "false")

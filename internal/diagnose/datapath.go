@@ -35,7 +35,7 @@ func nodePool(f Facts) opinion {
 	case value == "true":
 		return rulesOut("The node has the label %s=true.", LabelMetadataServer)
 	case f.poolWithoutServer():
-		return proves("The VM's metadata server answers, and %s: the node has no GKE metadata server.", label(value, labelled))
+		return proves("%s, and %s: the node has no GKE metadata server.", f.theVM(), label(value, labelled))
 	default:
 		return suggests("The identity is the node's, and %s.", label(value, labelled))
 	}
@@ -70,7 +70,7 @@ func hostRouting(f Facts) opinion {
 		return rulesOut(gkeAnswers)
 	case !f.podIsTheNode():
 	case routing == Yes && f.vmAnswers() && f.HostNetwork == No && f.DataplaneV2 == No && f.NodeLabels[LabelMetadataServer] == "true":
-		return proves("The VM's metadata server answers on a node that runs GKE's, and %s, which turns on eBPF host routing: it skips the node's rule for metadata requests.", quoted)
+		return proves("%s on a node that runs GKE's, and %s, which turns on eBPF host routing: it skips the node's rule for metadata requests.", f.theVM(), quoted)
 	case routing == Yes:
 		return suggests("The identity is the node's, and %s, which turns on eBPF host routing: it skips the node's rule for metadata requests.", quoted)
 	case routing == Unknown && c.State == Read:

@@ -117,6 +117,10 @@ func variables(names ...string) fact {
 	return func(f *diagnose.Facts) { f.Environment.Variables = names }
 }
 
+func signs(by identity.Server, machine string) fact {
+	return func(f *diagnose.Facts) { f.Claims = identity.Claims{Server: by, Machine: machine} }
+}
+
 func probes(host string) fact { return func(f *diagnose.Facts) { f.Environment.MetadataHost = host } }
 
 var (
@@ -228,6 +232,13 @@ func TestDiagnose(t *testing.T) {
 		{"GKE's server fails when asked about the Pod", facts(failed(gke, failure(identity.ServerError, 500), failure(identity.ServerError, 500), nil), ipMasqIs(diagnose.Forbidden)), []string{"suggests source_nat"}, nil},
 		{"GKE's server fails, and link-local addresses are masqueraded", facts(failed(gke, failure(identity.ServerError, 500), nil, nil), ipMasq(linkLocal)), []string{"suggests ip_masq_agent_link_local"}, nil},
 
+		// What an identity token says of who made it.
+		{"eBPF host routing, and the VM signs", facts(fallback(vm), known, bypass, signs(vm, "gke-pool-1")), []string{"proves cilium_bpf_host_routing"}, nil},
+		{"eBPF host routing, and GKE's server signs", facts(fallback(vm), known, bypass, signs(gke, "")), []string{"suggests cilium_bpf_host_routing"}, nil},
+		{"eBPF host routing, and nobody signs", facts(fallback(vm), known, bypass, signs(unknown, "")), []string{"proves cilium_bpf_host_routing"}, nil},
+		{"eBPF host routing, and the signature alone tells the VM", facts(fallback(unknown), known, bypass, signs(vm, "gke-pool-1")), []string{"proves cilium_bpf_host_routing"}, nil},
+		{"the address is hidden, and the VM signs", facts(configured(app), verdict(identity.NodeFallback, node, gke), annotations(identity.AnnotationServiceAccount, string(node)), signs(vm, "gke-pool-1")), []string{"suggests expectation_outdated", "suggests source_nat"}, nil},
+
 		// The expectation.
 		{"WI_EXPECTED_EMAILS is out of date", facts(configured(app), verdict(identity.Mismatch, other, gke), annotations(identity.AnnotationServiceAccount, " Other@project.iam.gserviceaccount.com ")), []string{"proves expectation_outdated"}, nil},
 		{"the annotation names the node's account", facts(configured(app), verdict(identity.NodeFallback, node, gke), annotations(identity.AnnotationServiceAccount, string(node))), []string{"proves expectation_outdated"}, nil},
@@ -336,6 +347,17 @@ func TestDiagnose(t *testing.T) {
 			}
 			check(t, tt.facts, d)
 		})
+	}
+}
+
+// Who signs is told by name: somebody at 3 a.m. can look whether it is the node.
+func TestTheVMIsNamed(t *testing.T) {
+	for _, f := range []diagnose.Facts{
+		facts(fallback(vm), known, bypass, signs(vm, "gke-pool-1")), facts(fallback(vm), podNetwork, noServer, signs(vm, "gke-pool-1")),
+	} {
+		if got := diagnose.Diagnose(f).Suspects[0].Why; !strings.HasPrefix(got, `The metadata server of the VM "gke-pool-1" answers`) {
+			t.Errorf("why: %s", got)
+		}
 	}
 }
 

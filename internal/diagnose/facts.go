@@ -17,6 +17,8 @@ type Facts struct {
 	// Only the reasons of failures are taken from it, and only if they fit the state.
 	Observation identity.Observation
 	Expectation identity.Expectation
+	// Claims are those of an identity token that came with this verdict.
+	Claims identity.Claims
 	// Replaced is what was expected until an annotation was changed a while ago.
 	Replaced identity.Expectation
 	// Recovered: a wrong identity was stated and has ended, not longer ago than
@@ -120,8 +122,21 @@ func (f Facts) in(states ...identity.State) bool {
 	return slices.Contains(states, f.Verdict.State)
 }
 
-func (f Facts) vmAnswers() bool  { return f.Verdict.Server == identity.ServerVM }
+// vmAnswers goes by the machine type. Where that could not be asked, an identity
+// token which names a VM says the same.
+func (f Facts) vmAnswers() bool {
+	return f.Verdict.Server == identity.ServerVM || f.Verdict.Server == identity.ServerUnknown && f.Claims.Server == identity.ServerVM
+}
+
 func (f Facts) gkeAnswers() bool { return f.Verdict.Server == identity.ServerGKE }
+
+// theVM is who answers, by name if it has told it.
+func (f Facts) theVM() string {
+	if f.Claims.Machine == "" {
+		return "The VM's metadata server answers"
+	}
+	return "The metadata server of the VM " + quote(f.Claims.Machine) + " answers"
+}
 
 // isTheNode reports whether the VM's server answered the agent, or may have.
 func (f Facts) isTheNode() bool {
@@ -135,6 +150,9 @@ func (f Facts) podIsTheNode() bool { return f.isTheNode() && f.HostNetwork != Ye
 // mixed reports whether the evidence is that of two servers, or of an outage
 // beside it: too little to prove anything about the one that answers.
 func (f Facts) mixed() bool {
+	if f.vmAnswers() && f.Claims.Server == identity.ServerGKE || f.gkeAnswers() && f.Claims.Server == identity.ServerVM {
+		return true
+	}
 	kind := f.Verdict.Identity.Kind()
 	return f.vmAnswers() && (f.in(identity.Unavailable, identity.TokenDenied) || kind == identity.WorkloadPool || kind == identity.Principal)
 }

@@ -130,13 +130,15 @@ func worlds(f func(diagnose.Facts)) {
 		all(annotations(identity.AnnotationServiceAccount, string(other)), replaced(annotated(other)), variables("HTTP_PROXY")),
 		all(replaced(annotated(node)), probes("x")),
 	}
+	signers := []fact{all(), signs(gke, ""), signs(vm, "gke-pool-1"), signs(unknown, "")}
 	for _, state := range states {
 		for i, setting := range settings {
-			for _, m := range masq {
+			for l, m := range masq {
 				for j, place := range places {
 					for k, plane := range planes {
-						// Accounts and the datapath do not meet in a rule, so not all pairs are needed.
-						f(facts(state, setting, m, place, plane, accounts[(i+j+k)%len(accounts)]))
+						// Accounts and the datapath do not meet in a rule, and who signs changes
+						// little, so not all combinations are needed.
+						f(facts(state, setting, m, place, plane, accounts[(i+j+k)%len(accounts)], signers[(i+l+j+k)%len(signers)]))
 					}
 				}
 			}

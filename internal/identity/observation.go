@@ -140,6 +140,17 @@ type Responder struct {
 	Server Server
 }
 
+// Claims are what the metadata server's identity token says about who made it,
+// without the token: it stays in internal/metadata.
+type Claims struct {
+	// Server is the one whose tokens have such claims, empty or unknown if there was
+	// no token. Only those of the VM server have the claim google.compute_engine
+	// (gravitational/teleport issue 28636).
+	Server Server
+	// Machine is the name of the VM in that claim.
+	Machine string
+}
+
 // Requests returns the observation's requests by endpoint, in the order of
 // Endpoints.
 func (o Observation) Requests() [3]Request {

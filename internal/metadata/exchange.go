@@ -131,9 +131,9 @@ func statusFailure(e identity.Endpoint, status int, body []byte) *identity.Failu
 }
 
 // excerpt is the beginning of an error's body for people to read. Bodies of the
-// token endpoint are never shown: a broken server might echo a token.
+// endpoints that give tokens are never shown: a broken server might echo one.
 func excerpt(e identity.Endpoint, body []byte) string {
-	if e == identity.EndpointToken {
+	if e == identity.EndpointToken || e == endpointIdentity {
 		return "body withheld"
 	}
 	if s := printable(string(body)); s != "" {

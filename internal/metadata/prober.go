@@ -73,6 +73,15 @@ func (p *Prober) Probe(ctx context.Context, withToken bool) identity.Observation
 	return o
 }
 
+// endpointIdentity is no part of a probe: each answer is one more credential.
+const endpointIdentity identity.Endpoint = "identity"
+
+// Claims asks for an identity token, and returns what it says about the server: a
+// second witness beside the machine type, for a verdict that somebody must explain.
+func (p *Prober) Claims(ctx context.Context) identity.Claims {
+	return parseClaims(p.ask(ctx, endpointIdentity))
+}
+
 // atOnce runs the functions concurrently and waits for all of them. A panic in
 // one of them is passed on to the caller, who could not recover it otherwise.
 // Its value is not: it may hold a part of an answer, unless the runtime made it.
@@ -111,6 +120,8 @@ func path(e identity.Endpoint) string {
 		return "instance/service-accounts/default/token"
 	case identity.EndpointServer:
 		return "instance/machine-type"
+	case endpointIdentity:
+		return "instance/service-accounts/default/identity?audience=workload-identity-exporter&format=full"
 	}
 	panic("metadata: unknown endpoint " + string(e))
 }
