@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	observer "github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	server "github.com/workload-identity-exporter/workload-identity-exporter/internal/web"
 )
@@ -56,6 +57,13 @@ func TestTheFullestPageFitsOnAPhone(t *testing.T) {
 		Expectation: identity.Expect(identity.Identity(word)),
 		LastProbe:   time.Now(),
 	}
+	// Every cause there is, three times.
+	for _, c := range diagnose.Causes() {
+		f := diagnose.Finding{Cause: c, Confidence: diagnose.Suggests, Why: word, Remedy: diagnose.Remedy{Text: word, Commands: []string{word}}, Runbook: diagnose.Runbooks + string(c)}
+		snapshot.Diagnosis.Suspects = append(snapshot.Diagnosis.Suspects, f)
+		snapshot.Diagnosis.RuledOut = append(snapshot.Diagnosis.RuledOut, f)
+		snapshot.Diagnosis.Missing = append(snapshot.Diagnosis.Missing, diagnose.Gap{Fact: word, Remedy: f.Remedy})
+	}
 	asked := identity.Request{Asked: true, Banner: word, Failure: &identity.Failure{Reason: identity.NoServiceAccount, Status: 404, Detail: word}}
 	snapshot.Observation = identity.Observation{Email: identity.Email{Request: asked}, Token: identity.Token{Request: asked}, Server: identity.Responder{Request: asked}}
 	for i := range 100 {
@@ -84,6 +92,10 @@ func TestTheFullestPageFitsOnAPhone(t *testing.T) {
 	chrome := browser(t)
 	base := fmt.Sprintf("http://%s", s.Addr())
 	b := examine(chrome, t, base, identity.Stale)
+	// Chromium knows by itself what they are, when they are no columns; others do not.
+	if n := evaluate[int](t, b, `document.querySelectorAll(':is(table, thead, tbody, tr, th, td):not([role])').length`); n != 0 {
+		t.Errorf("%d parts of tables have no role", n)
+	}
 	for _, s := range screens {
 		b.resize(t, s)
 		thinnest := evaluate[float64](t, b, `Math.min(...[...document.querySelectorAll('.strip i')].map(m => m.getBoundingClientRect().width))`)

@@ -2,11 +2,13 @@ package web
 
 import (
 	"context"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -94,6 +96,7 @@ func examine(chrome context.Context, t *testing.T, base string, state identity.S
 	clean := open(chrome, t, desktop)
 	clean.visit(t, still)
 	clean.headed(t, state)
+	clean.leads(t, state)
 	clean.complains(t, still)
 
 	tested := open(chrome, t, desktop)
@@ -106,6 +109,23 @@ func examine(chrome context.Context, t *testing.T, base string, state identity.S
 		tested.accessible(t, where)
 	}
 	return tested
+}
+
+// leads fails unless the first link of the page leads to a runbook that there is,
+// where there is something to do.
+func (b *tab) leads(t *testing.T, state identity.State) {
+	t.Helper()
+	to := evaluate[string](t, b, `document.querySelector('a').href`)
+	name, ok := strings.CutPrefix(to, diagnose.Runbooks)
+	if state == identity.Match || state == identity.Starting {
+		if ok {
+			t.Errorf("%s has the runbook %s", state, to)
+		}
+		return
+	}
+	if _, err := os.Stat(repository + "alerts/runbooks/" + name); err != nil || !ok {
+		t.Errorf("the runbook of %s is %s: %v", state, to, err)
+	}
 }
 
 // headed fails unless the page's heading is the state, with an icon.
