@@ -99,7 +99,7 @@ func New(o Options) *Agent {
 		Verdict:    identity.Verdict{State: identity.Starting, Server: identity.ServerUnknown, Why: "no probe has finished yet"},
 		Since:      o.Wall(),
 		heard:      a.started,
-		staleAfter: max(3*max(o.Interval, o.Timeout), o.StartupGrace),
+		staleAfter: max(a.patience(), o.StartupGrace),
 	})
 	a.causes.next = a.started.Add(surroundingsFrom + time.Duration(a.Random()*float64(surroundingsBy-surroundingsFrom)))
 	a.beat()
@@ -262,8 +262,12 @@ func verdictAttributes(v identity.Verdict) []any {
 // stated is the verdict that is published.
 func (a *Agent) stated() identity.Verdict { return a.Snapshot().Verdict }
 
-// patience is how long the loop may be silent before its last word is too old.
-func (a *Agent) patience() time.Duration { return 3 * max(a.Interval, a.Timeout) }
+// patience is how long the loop may be silent before its last word is too old:
+// three intervals, but at least one with all probes of a confirmation, each of
+// which a silent server lets run into its deadline.
+func (a *Agent) patience() time.Duration {
+	return max(3*a.Interval, a.Interval+(1+maxConfirmations)*(a.Timeout+confirmGap))
+}
 
 func (a *Agent) beat() {
 	now := time.Now()

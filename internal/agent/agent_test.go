@@ -321,6 +321,26 @@ func TestAHangingProbeMakesTheStateStale(t *testing.T) {
 	})
 }
 
+// A server that answers nothing takes each probe to its deadline, and a change of
+// the state several probes. The loop does not hang meanwhile.
+func TestSlowProbesAreNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) { o.Timeout = interval })
+		w.after(2 * time.Minute)
+		w.answersBy(func(bool) identity.Observation {
+			time.Sleep(interval)
+			return down()
+		})
+		for range 600 {
+			w.after(200 * time.Millisecond)
+			if state, _ := w.Snapshot().State(); state == identity.Stale || !w.Alive() {
+				t.Fatalf("state %s, alive %t while it probes", state, w.Alive())
+			}
+		}
+		w.wants(t, identity.Unavailable)
+	})
+}
+
 func TestBeforeTheFirstProbeTheStateIsStartingAndThenStale(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, nil)
