@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
+	"helm.sh/helm/v3/pkg/chartutil"
 	"helm.sh/helm/v3/pkg/lint"
 	"helm.sh/helm/v3/pkg/lint/support"
 	corev1 "k8s.io/api/core/v1"
@@ -457,8 +458,12 @@ func TestTheKustomizationOfTheDocumentationIsOne(t *testing.T) {
 	if err := os.WriteFile(folder+"/kustomization.yaml", file, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	metadata, err := chartutil.LoadChartfile(chart + "/Chart.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
 	all := fmt.Sprint(kustomized(t, folder))
-	for _, want := range []string{"image: REGISTRY/workload-identity-exporter:0.1.0", "iam.gke.io/gcp-service-account: workload-identity-exporter@my-project.iam"} {
+	for _, want := range []string{"image: REGISTRY/workload-identity-exporter:" + metadata.Version, "iam.gke.io/gcp-service-account: workload-identity-exporter@my-project.iam"} {
 		if !strings.Contains(all, want) {
 			t.Errorf("it does not give %q", want)
 		}
