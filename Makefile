@@ -2,7 +2,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-VERSION  ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+# As the manifests name the image: 0.1.0 at the tag v0.1.0.
+VERSION  ?= $(patsubst v%,%,$(shell git describe --tags --match 'v[0-9]*' --always --dirty 2>/dev/null || echo dev))
 REVISION ?= $(shell git rev-parse -q --verify HEAD 2>/dev/null || echo unknown)
 GO       ?= go
 CC       ?= cc
@@ -36,13 +37,14 @@ need = command -v $(1) >/dev/null || { [ -n "$(CI)" ] && [ "$$(id -u)" = 0 ] && 
 IMAGE ?= workload-identity-exporter:$(VERSION)
 ENGINE ?= $(firstword $(foreach e,docker podman buildah,$(if $(shell command -v $(e) 2>/dev/null),$(e))))
 # The exporter's user, and the bytes that its image may have.
-EXPORTER := -user 65532:65532 -max 18000000
+IMAGE_MAX := 18000000
+EXPORTER := -user 65532:65532 -max $(IMAGE_MAX)
 # $(call pack,NAME,TAG,FLAGS,ARCHITECTURE=BINARY...) packs static binaries into bin/images/NAME.tar.
 pack = cd tools && $(GO) run ./imagetar -tag $(2) -version $(VERSION) -revision $(REVISION) $(3) -out $(CURDIR)/bin/images/$(1).tar $(foreach b,$(4),$(subst =,=$(CURDIR)/,$(b)))
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
-.PHONY: help build image image-tar reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-deploy e2e-page e2e-dashboards e2e-web pictures chromium clean
+.PHONY: help build image image-tar release reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-deploy e2e-page e2e-dashboards e2e-web pictures chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +60,9 @@ image-tar: ## Pack the same for amd64 and arm64 into bin/images/workload-identit
 	GOOS=linux GOARCH=amd64 $(BUILD) -o bin/linux-amd64/ ./cmd/workload-identity-exporter
 	GOOS=linux GOARCH=arm64 $(BUILD) -o bin/linux-arm64/ ./cmd/workload-identity-exporter
 	$(call pack,workload-identity-exporter,$(IMAGE),$(EXPORTER),amd64=bin/linux-amd64/workload-identity-exporter arm64=bin/linux-arm64/workload-identity-exporter)
+
+release: ## Make the files of a release in dist/, from the tag at this commit (TAG if it has several); DRY_RUN=1 for any commit
+	cd tools && $(GO) run ./release -root $(CURDIR) -out $(CURDIR)/dist -max $(IMAGE_MAX) $(if $(TAG),-tag $(TAG)) $(if $(DRY_RUN),-dry-run=$(DRY_RUN))
 
 reproduce: ## Build the binary twice, at two places and without a cache, and compare
 	@GO="$(GO)" VERSION="$(VERSION)" REVISION="$(REVISION)" sh tools/reproduce.sh
@@ -120,7 +125,7 @@ bench: build ## Measure memory, CPU and scrapes against the floor program (2 min
 	$(GO) run ./test/bench
 
 clean: ## Remove what was built
-	rm -rf bin
+	rm -rf bin dist
 
 # Without a font the text of a page is not there to be seen.
 chromium:
