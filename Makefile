@@ -16,6 +16,8 @@ RACE := $(if $(or $(CI),$(shell command -v $(CC) 2>/dev/null)),-race)
 GOLANGCI_LINT_VERSION := v2.15.0
 TOOLS := $(CURDIR)/bin/tools
 GOLANGCI_LINT := $(TOOLS)/golangci-lint-$(GOLANGCI_LINT_VERSION)
+ACTIONLINT_VERSION := v1.7.12
+ACTIONLINT := $(TOOLS)/actionlint-$(ACTIONLINT_VERSION)
 # The module's version of Prometheus 3.16.0, the last one that installs with Go alone.
 PROMETHEUS_VERSION := v0.316.0
 PROMETHEUS := $(TOOLS)/prometheus-$(PROMETHEUS_VERSION)
@@ -111,10 +113,11 @@ e2e-web: chromium $(AXE) ## Look at the status page with Chromium in every state
 pictures: chromium $(AXE) ## Take the pictures of the status page in docs/images/status again
 	cd test/e2e && $(GO) test -count=1 -timeout 10m ./web -update
 
-lint: $(GOLANGCI_LINT) ## Check the code with golangci-lint
+lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the code with golangci-lint, and the workflow with actionlint
 	$(GOLANGCI_LINT) run --allow-serial-runners ./...
 	cd test/e2e && $(GOLANGCI_LINT) run --allow-serial-runners ./...
 	cd tools && $(GOLANGCI_LINT) run --allow-serial-runners ./...
+	$(ACTIONLINT) .github/workflows/*.yaml
 
 generate: ## Render the alert rules and dashboards, and write the generated parts of the chart, docs/ and README.md again
 	cd tools && $(GO) run ./rules && $(GO) run ./dashboards && $(GO) run ./deploy
@@ -140,6 +143,11 @@ $(GOLANGCI_LINT):
 	@mkdir -p $(TOOLS)
 	GOBIN=$(TOOLS) $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT_VERSION)
 	@mv $(TOOLS)/golangci-lint $@
+
+$(ACTIONLINT):
+	@mkdir -p $(TOOLS)
+	CGO_ENABLED=0 GOBIN=$(TOOLS) $(GO) install -ldflags "-s -w" github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT_VERSION)
+	@mv $(TOOLS)/actionlint $@
 
 # Without service discoveries that nobody needs here: one of them asks for a
 # module that is not published everywhere.
