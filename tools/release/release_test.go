@@ -99,7 +99,14 @@ func TestATagGivesItsFiles(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	page, err := os.ReadFile("../../docs/releasing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, name := range want {
+		if !strings.Contains(string(page), "`"+name+"`") {
+			t.Errorf("docs/releasing.md does not tell of %s", name)
+		}
 		want[i] = strings.ReplaceAll(name, "VERSION", version)
 		if !strings.Contains(out, "\n"+want[i]+" ") {
 			t.Errorf("the table lacks %s:\n%s", want[i], out)

@@ -164,6 +164,36 @@ func TestItTestsAndThenMakesTheFilesOfTheTag(t *testing.T) {
 	}
 }
 
+// What users copy to verify a signature must fit the identity that the workflow signs
+// as, and no other.
+func TestTheDocumentedIdentityIsTheWorkflows(t *testing.T) {
+	text, err := os.ReadFile("../../docs/releasing.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`--certificate-identity-regexp '(.*?)'`).FindAllStringSubmatch(string(text), -1)
+	if len(found) != 2 {
+		t.Fatalf("%d commands name the identity, want one for the files and one for the image", len(found))
+	}
+	const ours = "https://github.com/workload-identity-exporter/workload-identity-exporter/.github/workflows/release.yaml@refs/tags/v0.2.0-rc.1"
+	for _, m := range found {
+		identity := regexp.MustCompile(m[1])
+		for name, want := range map[string]bool{
+			ours:                                  true,
+			strings.Replace(ours, "-rc.1", "", 1): true,
+			strings.Replace(ours, "tags/v0.2.0-rc.1", "heads/v1", 1): false,
+			strings.Replace(ours, "release.yaml", "releaseXyaml", 1): false,
+			strings.Replace(ours, "github.com", "githubXcom", 1):     false,
+			"https://example.com/?" + ours:                           false,
+			ours + "/evil":                                           false,
+		} {
+			if identity.MatchString(name) != want {
+				t.Errorf("%s: %s is accepted: %v, want %v", m[1], name, !want, want)
+			}
+		}
+	}
+}
+
 // Which registry it is, is for whoever runs it to say.
 func TestItNamesNoRegistry(t *testing.T) {
 	_, text := readWorkflow(t)
