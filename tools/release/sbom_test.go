@@ -122,6 +122,9 @@ func TestTheBillHasAllThatGoSaysIsLinked(t *testing.T) {
 		if want[c.Name] != c.Version {
 			t.Errorf("%s %s is there, and go version -m has %q", c.Name, c.Version, want[c.Name])
 		}
+		if c.Type != cyclonedx.ComponentTypeLibrary {
+			t.Errorf("%s is of the type %s", c.Name, c.Type)
+		}
 		if c.Hashes != nil {
 			t.Errorf("%s has the hashes %v, and nobody knows of which file", c.Name, *c.Hashes)
 		}
