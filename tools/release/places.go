@@ -8,15 +8,28 @@ import (
 	"slices"
 )
 
-// places are where files of the repository name the version that they are for, in
-// the first group. Who takes them from a tag must get the image of that tag.
-var places = []struct {
+// place is a file of the repository that names the version that it is for, in the
+// first group of a pattern. Who takes it from a tag must get the image of that tag.
+type place struct {
 	path    string
-	version *regexp.Regexp
-}{
+	pattern *regexp.Regexp
+}
+
+var places = []place{
 	{"deploy/chart/Chart.yaml", regexp.MustCompile(`(?m)^(?:version|appVersion): (\S+)$`)},
 	{"deploy/kustomize/base/daemonset.yaml", regexp.MustCompile(`image: workload-identity-exporter:(\S+)`)},
 	{"docs/install.md", regexp.MustCompile(`(?:workload-identity-exporter:|\?ref=v|newTag: )(\d+\.\d+\.\d+(?:-[\w.]*\w)?)`)},
+}
+
+// versions are those that the text names, each once.
+func (p place) versions(text string) []string {
+	var named []string
+	for _, m := range p.pattern.FindAllStringSubmatch(text, -1) {
+		if !slices.Contains(named, m[1]) {
+			named = append(named, m[1])
+		}
+	}
+	return named
 }
 
 // outdated says which files name another version, or none at all.
@@ -27,13 +40,7 @@ func outdated(root, version string) ([]error, error) {
 		if err != nil {
 			return nil, err
 		}
-		var named []string
-		for _, m := range p.version.FindAllSubmatch(text, -1) {
-			if v := string(m[1]); !slices.Contains(named, v) {
-				named = append(named, v)
-			}
-		}
-		if !slices.Equal(named, []string{version}) {
+		if named := p.versions(string(text)); !slices.Equal(named, []string{version}) {
 			all = append(all, fmt.Errorf("%s names the version %s, want %s: change it, commit that, and tag that commit", p.path, list(named), version))
 		}
 	}

@@ -215,3 +215,18 @@ func TestTheVersionIsInOnePieceWithTheFiles(t *testing.T) {
 		}
 	}
 }
+
+func TestEveryVersionInAFileIsSeen(t *testing.T) {
+	for i, tt := range []struct{ text, want string }{
+		{"version: 1.0.0\nappVersion: 2.0.0\nkubeVersion: 3.0.0\n", "1.0.0, 2.0.0"},
+		{"image: workload-identity-exporter:1.0.0\nimage: workload-identity-exporter:2.0.0\n", "1.0.0, 2.0.0"},
+		{"`workload-identity-exporter:1.0.0`, docker://REGISTRY/workload-identity-exporter:1.0.0.\n?ref=v2.0.0-rc.1\nnewTag: 3.0.0", "1.0.0, 2.0.0-rc.1, 3.0.0"},
+	} {
+		if got := list(places[i].versions(tt.text)); got != tt.want {
+			t.Errorf("%s: %s, want %s", places[i].path, got, tt.want)
+		}
+		if got := list(places[i].versions("nothing")); got != "none" {
+			t.Errorf("%s: %s, want none", places[i].path, got)
+		}
+	}
+}
