@@ -5,7 +5,8 @@
 //	cd tools && go run ./release            fails if the commit cannot be released
 //	cd tools && go run ./release -dry-run   makes the files, and says what would fail
 //
-// The same commit, built with the same Go, gives the same files, byte for byte.
+// The same tag, built with the same Go, gives the same files, byte for byte. Without
+// a tag the version counts commits, so a shallow clone gives other ones.
 package main
 
 import (
