@@ -1,16 +1,15 @@
 package datapath
 
 import (
-	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"syscall"
 	"testing"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
 // Variables of the environment.
@@ -43,39 +42,20 @@ func again() int {
 		return fail(err)
 	}
 	defer os.RemoveAll(folder)
-	exporter := filepath.Join(folder, "workload-identity-exporter")
-	build := exec.Command("go", "build", "-o", exporter, "./cmd/workload-identity-exporter")
-	build.Dir = "../../.." // the exporter's module
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		return fail(fmt.Errorf("build the exporter: %w", err))
-	}
-
-	self, err := os.Executable()
+	exporter, err := program.Build("../../..", folder)
 	if err != nil {
 		return fail(err)
 	}
-	c := exec.Command(self, os.Args[1:]...)
-	c.Env = append(os.Environ(), inside+"="+exporter)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
-	if os.Getuid() == 0 && os.Getenv(userNamespace) == "" {
-		c.Env = append(c.Env, insideRoot+"=1")
-	} else {
-		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
+	variables := []string{inside + "=" + exporter}
+	root := os.Getuid() == 0 && os.Getenv(userNamespace) == ""
+	if root {
+		variables = append(variables, insideRoot+"=1")
 	}
-	err = c.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	case err != nil:
-		return fail(fmt.Errorf("make namespaces (does the kernel allow user namespaces?): %w", err))
+	code, err := program.Again(syscall.CLONE_NEWNET|syscall.CLONE_NEWNS, !root, variables...)
+	if err != nil {
+		return fail(err)
 	}
-	return 0
+	return code
 }
 
 func fail(err error) int {

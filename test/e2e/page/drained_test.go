@@ -61,7 +61,7 @@ func TestADeletedNodeEndsItsPage(t *testing.T) {
 	state.change(func() { state.cordoned[broken.name] = true })
 	time.Sleep(20 * time.Second) // the drain
 	drained := time.Now()
-	if err := broken.agent.stop(); err != nil {
+	if err := broken.agent.Stop(); err != nil {
 		t.Error(err)
 	}
 	broken.agent = nil

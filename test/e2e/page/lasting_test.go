@@ -12,7 +12,7 @@ func TestAKilledAgentEndsNoPage(t *testing.T) {
 	c := newCluster(t, shared, "6 the agent of a paged node is killed", "killed", 6)
 	broken := c.nodes[0]
 	c.awaitsPage(t, nodeFallback, suffer(t, "bypass", broken), promised)
-	broken.agent.kill()
+	broken.agent.Kill()
 	broken.agent = nil
 	c.scraped(t)
 	time.Sleep(20 * time.Second) // until Kubernetes has another Pod
@@ -35,13 +35,13 @@ func TestARestartOfPrometheusEndsNoPage(t *testing.T) {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("Prometheus's log:\n%s\nAlertmanager's log:\n%s", &m.prometheus.log, &m.alertmanager.log)
+			t.Logf("Prometheus's log:\n%s\nAlertmanager's log:\n%s", &m.prometheus.Log, &m.alertmanager.Log)
 		}
 	})
 	c := newCluster(t, m, "7 Prometheus restarts while a node is paged", "restarted", 6)
 	broken := c.nodes[0]
 	c.awaitsPage(t, nodeFallback, suffer(t, "bypass", broken), promised)
-	if err := m.prometheus.stop(); err != nil {
+	if err := m.prometheus.Stop(); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(20 * time.Second) // a new version is pulled

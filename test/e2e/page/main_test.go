@@ -69,7 +69,7 @@ func run(m *testing.M) int {
 		code = max(code, fail(err))
 	}
 	if code != 0 {
-		fmt.Fprintf(os.Stderr, "page: Prometheus's log:\n%s\npage: Alertmanager's log:\n%s\n", &shared.prometheus.log, &shared.alertmanager.log)
+		fmt.Fprintf(os.Stderr, "page: Prometheus's log:\n%s\npage: Alertmanager's log:\n%s\n", &shared.prometheus.Log, &shared.alertmanager.Log)
 	}
 	fmt.Print(results.markdown())
 	return code

@@ -5,24 +5,22 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
-	"time"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
 // monitoring is a Prometheus and an Alertmanager, as docs/alerting.md wants
 // them, and the receiver of what they send.
 type monitoring struct {
 	folder       string
-	prometheus   *process
-	alertmanager *process
+	prometheus   *program.Program
+	alertmanager *program.Program
 	receiver     *receiver
 
 	prometheusAddress   string
@@ -37,41 +35,31 @@ func startMonitoring(folder string) (*monitoring, error) {
 	}
 	m := &monitoring{folder: folder, receiver: newReceiver()}
 	var err error
-	if m.prometheusAddress, err = freeAddress(); err != nil {
+	if m.prometheusAddress, err = program.FreeAddress(); err != nil {
 		return nil, err
 	}
-	if m.alertmanagerAddress, err = freeAddress(); err != nil {
+	if m.alertmanagerAddress, err = program.FreeAddress(); err != nil {
 		return nil, err
 	}
 	config, err := writeAlertmanagerConfig(folder, m.receiver.address())
 	if err != nil {
 		return nil, err
 	}
-	m.alertmanager, err = start("Alertmanager", os.Getenv("ALERTMANAGER"), nil, "--config.file="+config,
+	m.alertmanager, err = program.Start("Alertmanager", os.Getenv("ALERTMANAGER"), nil, "--config.file="+config,
 		"--storage.path="+filepath.Join(folder, "alertmanager"), "--web.listen-address="+m.alertmanagerAddress, "--cluster.listen-address=")
 	if err != nil {
 		return nil, err
 	}
 	if err := m.writePrometheusConfig(); err != nil {
-		return nil, errors.Join(err, m.alertmanager.stop())
+		return nil, errors.Join(err, m.alertmanager.Stop())
 	}
 	if err := m.startPrometheus(); err != nil {
-		return nil, errors.Join(err, m.alertmanager.stop())
+		return nil, errors.Join(err, m.alertmanager.Stop())
 	}
-	if err := ready(m.alertmanager, m.alertmanagerAddress); err != nil {
+	if err := m.alertmanager.Ready("http://" + m.alertmanagerAddress + "/-/ready"); err != nil {
 		return nil, errors.Join(err, m.stop())
 	}
 	return m, nil
-}
-
-// freeAddress is one that a program can be told to listen on, and on which it
-// is found again when it is restarted.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // writePrometheusConfig is what a site has: the committed rules, the shipped
@@ -111,60 +99,27 @@ const (
 // startPrometheus starts it on its data of before, if there are any.
 func (m *monitoring) startPrometheus() error {
 	var err error
-	m.prometheus, err = start("Prometheus", os.Getenv("PROMETHEUS"), nil, "--config.file="+filepath.Join(m.folder, "prometheus.yaml"),
+	m.prometheus, err = program.Start("Prometheus", os.Getenv("PROMETHEUS"), nil, "--config.file="+filepath.Join(m.folder, "prometheus.yaml"),
 		"--storage.tsdb.path="+filepath.Join(m.folder, "prometheus"), "--web.listen-address="+m.prometheusAddress)
 	if err != nil {
 		return err
 	}
-	return ready(m.prometheus, m.prometheusAddress)
-}
-
-func ready(p *process, address string) error {
-	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) { // another process
-		if _, err := get(context.Background(), "http://"+address+"/-/ready"); err == nil {
-			return nil
-		}
-		select {
-		case <-p.ended:
-			return fmt.Errorf("%s ended at its start with %w:\n%s", p.name, p.err, &p.log)
-		default:
-		}
-	}
-	return fmt.Errorf("%s is not ready after %s:\n%s", p.name, soon, &p.log)
-}
-
-func get(ctx context.Context, address string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, soon)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, http.NoBody)
-	if err != nil {
-		return nil, err
-	}
-	answer, err := http.DefaultClient.Do(request)
-	if err != nil {
-		return nil, err
-	}
-	defer answer.Body.Close()
-	body, err := io.ReadAll(answer.Body)
-	if err == nil && answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("GET %s: %s: %s", address, answer.Status, body)
-	}
-	return body, err
+	return m.prometheus.Ready("http://" + m.prometheusAddress + "/-/ready")
 }
 
 // stop ends both. Its error tells also what Alertmanager could not send, as when
 // a template fails, and what nobody should have to read.
 func (m *monitoring) stop() error {
 	err := errors.Join(m.undelivered(), m.receiver.wrong())
-	for _, p := range []*process{m.prometheus, m.alertmanager} {
-		err = errors.Join(err, p.stop())
+	for _, p := range []*program.Program{m.prometheus, m.alertmanager} {
+		err = errors.Join(err, p.Stop())
 	}
 	m.receiver.close()
 	return err
 }
 
 func (m *monitoring) undelivered() error {
-	page, err := get(context.Background(), "http://"+m.alertmanagerAddress+"/metrics")
+	page, err := program.Get(context.Background(), "http://"+m.alertmanagerAddress+"/metrics")
 	if err != nil {
 		return err
 	}
@@ -198,7 +153,7 @@ func (m *monitoring) scrape(job, cluster string, targets []target) error {
 
 // query is the value of an expression, 0 if it has none.
 func (m *monitoring) query(ctx context.Context, expression string) (float64, error) {
-	body, err := get(ctx, "http://"+m.prometheusAddress+"/api/v1/query?query="+url.QueryEscape(expression))
+	body, err := program.Get(ctx, "http://"+m.prometheusAddress+"/api/v1/query?query="+url.QueryEscape(expression))
 	if err != nil {
 		return 0, err
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube/kubetest"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
 // node is one of a cluster, with its metadata servers and the exporter's Pod.
@@ -21,7 +22,7 @@ type node struct {
 	linked atomic.Pointer[string]
 
 	settings []string
-	agent    *process // nil without one
+	agent    *program.Program // nil without one
 	address  string
 	pod      string
 	pods     int
@@ -49,11 +50,11 @@ func newNode(t *testing.T, name string, settings []string) *node {
 		if n.agent == nil {
 			return
 		}
-		if err := n.agent.stop(); err != nil {
+		if err := n.agent.Stop(); err != nil {
 			t.Error(err)
 		}
 		if t.Failed() {
-			t.Logf("log of %s:\n%s", n.agent.name, &n.agent.log)
+			t.Logf("log of %s:\n%s", n.agent.Name, &n.agent.Log)
 		}
 	})
 	n.schedule(t)
@@ -80,14 +81,14 @@ func (n *node) schedule(t *testing.T) {
 		"WI_METADATA_HOST=" + n.simulator.MetadataAddr().String(), "WI_LISTEN_ADDRESS=127.0.0.1:0", "WI_NODE_NAME=" + n.name, "WI_POD_NAME=" + n.pod,
 	}, n.settings...)
 	var err error
-	if n.agent, err = start(n.pod, exporterBinary, environment); err != nil {
+	if n.agent, err = program.Start(n.pod, exporterBinary, environment); err != nil {
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(soon); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { // another process
-		if _, after, ok := strings.Cut(n.agent.log.String(), started); ok {
+		if _, after, ok := strings.Cut(n.agent.Log.String(), started); ok {
 			n.address, _, _ = strings.Cut(after, `"`)
 			return
 		}
 	}
-	t.Fatalf("%s does not tell its address: %s", n.pod, &n.agent.log)
+	t.Fatalf("%s does not tell its address: %s", n.pod, &n.agent.Log)
 }

@@ -87,7 +87,7 @@ func TestARolledDaemonSetPagesNobody(t *testing.T) {
 	c.healthy(t)
 	began := time.Now()
 	for _, n := range c.nodes {
-		if err := n.agent.stop(); err != nil {
+		if err := n.agent.Stop(); err != nil {
 			t.Error(err)
 		}
 		n.agent = nil

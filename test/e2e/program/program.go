@@ -76,10 +76,15 @@ func (p *Program) Stop() error {
 		}
 		return nil
 	case <-time.After(soon):
-		_ = p.cmd.Process.Kill()
-		<-p.ended
+		p.Kill()
 		return fmt.Errorf("%s did not end in %s after SIGTERM", p.Name, soon)
 	}
+}
+
+// Kill ends the program at once, as the kernel does when memory is short.
+func (p *Program) Kill() {
+	_ = p.cmd.Process.Kill()
+	<-p.ended
 }
 
 // Ready waits until the program answers at the address, or has ended.
@@ -117,7 +122,8 @@ func Get(ctx context.Context, address string) ([]byte, error) {
 	return body, err
 }
 
-// FreeAddress is one that a program can be told to listen on.
+// FreeAddress is one that a program can be told to listen on, and on which it
+// can be started again.
 func FreeAddress() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
 	if err != nil {

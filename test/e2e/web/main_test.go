@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
 const (
@@ -56,35 +58,14 @@ func again() int {
 		return fail(err)
 	}
 	defer os.RemoveAll(folder)
-	build := exec.Command("go", "build", "-ldflags", "-X main.version=v1.0.0", "-o", folder, "./cmd/workload-identity-exporter")
-	build.Dir = repository // the exporter's module
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		return fail(fmt.Errorf("build the exporter: %w", err))
+	if _, err := program.Build(repository, folder, "-ldflags", "-X main.version=v1.0.0"); err != nil {
+		return fail(err)
 	}
-	self, err := os.Executable()
+	code, err := program.Again(syscall.CLONE_NEWNET, os.Getuid() != 0, inside+"="+folder)
 	if err != nil {
 		return fail(err)
 	}
-	c := exec.Command(self, os.Args[1:]...)
-	c.Env = append(os.Environ(), inside+"="+folder)
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	if os.Getuid() != 0 {
-		c.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getuid(), Size: 1}}
-		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getgid(), Size: 1}}
-	}
-	err = c.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		return exit.ExitCode()
-	case err != nil:
-		return fail(fmt.Errorf("make a network namespace (does the kernel allow user namespaces?): %w", err))
-	}
-	return 0
+	return code
 }
 
 // addresses brings the loopback device up, with the address of the metadata server.
