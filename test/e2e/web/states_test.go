@@ -32,7 +32,8 @@ func TestEveryState(t *testing.T) {
 
 	// A process that was suspended, and then finds that nobody answers: until its
 	// requests are past their deadline, the last verdict is too old.
-	const timeout = 10 * time.Second
+	// Longer than a confirmation of six probes, with a second between two cycles.
+	const timeout, silence = 5 * time.Second, 34 * time.Second
 	suspended := start(t, n.api, "127.0.0.2", "WI_PROBE_TIMEOUT="+timeout.String(), "WI_STARTUP_GRACE=0s")
 	suspended.await(t, identity.Match)
 	if err := suspended.Signal(syscall.SIGSTOP); err != nil {
@@ -75,7 +76,7 @@ func TestEveryState(t *testing.T) {
 	n.fault(t, "silent")
 	young := start(t, n.api, "127.0.0.5", "WI_PROBE_TIMEOUT=1m")
 	t.Run("before the first probe", func(t *testing.T) { examine(chrome, t, young.base, identity.Starting) })
-	time.Sleep(time.Until(stopped.Add(3*timeout + time.Second)))
+	time.Sleep(time.Until(stopped.Add(silence)))
 	if err := suspended.Signal(syscall.SIGCONT); err != nil {
 		t.Fatal(err)
 	}
