@@ -81,11 +81,11 @@ func newReport(s *agent.Snapshot) report {
 	if t := s.TokenExpiry.UTC(); !t.IsZero() {
 		r.TokenExpiry = &t
 	}
-	for i, q := range s.Observation.Requests() {
-		if !q.Asked {
+	for endpoint, q := range s.Observation.Requests() {
+		if !q.Known() {
 			continue
 		}
-		one := reportRequest{Endpoint: identity.Endpoints()[i], OK: q.OK(), Seconds: q.Took.Seconds()}
+		one := reportRequest{Endpoint: endpoint, OK: q.OK(), Seconds: q.Took.Seconds()}
 		if q.Failure != nil {
 			one.Reason, one.Failure = q.Failure.Reason, q.Failure.Error()
 		}

@@ -187,7 +187,7 @@ func (a *Agent) tell(ctx context.Context, before identity.State) {
 // is void, because the requests were cut off.
 func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdict) {
 	o := a.ask(ctx, a.token.due(a.Options))
-	if !o.Token.Asked && a.token.isOfAnother(o.Email) {
+	if !o.Token.Live() && a.token.isOfAnother(o.Email) {
 		// The valid token at hand says nothing about the new identity.
 		a.token = token{}
 		if a.expectation.accepted().Accepts(o.Email.Identity) {
@@ -195,10 +195,10 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 			o = a.ask(ctx, true)
 		}
 	}
-	if o.Token.Asked {
+	if o.Token.Live() {
 		a.token.keep(o, a.Wall())
 	} else {
-		o.Token = a.token.answer
+		o.Token = a.token.reused()
 	}
 	v := a.judge(o)
 	if ctx.Err() == nil {

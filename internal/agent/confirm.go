@@ -85,7 +85,7 @@ func (a *Agent) settle(v identity.Verdict, confirmed bool) identity.Verdict {
 	switch {
 	case !a.changes(v):
 		return v
-	case stated.State == identity.Starting && inGrace && (!confirmed || v.State.CannotTell()):
+	case stated.State == identity.Starting && inGrace && (!confirmed || v.State.Inconclusive()):
 		// A fresh node's metadata server, and a fresh Pod's network, need some seconds.
 		stated.Why = v.Why
 		return stated

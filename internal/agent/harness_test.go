@@ -159,10 +159,10 @@ func (w *world) changes() []identity.State {
 	return s
 }
 
-func ok() identity.Request { return identity.Request{Asked: true, Took: time.Millisecond} }
+func ok() identity.Request { return identity.Request{Origin: identity.Asked, Took: time.Millisecond} }
 
 func failed(r identity.Reason) identity.Request {
-	return identity.Request{Asked: true, Failure: &identity.Failure{Reason: r, Detail: "because"}}
+	return identity.Request{Origin: identity.Asked, Failure: &identity.Failure{Reason: r, Detail: "because"}}
 }
 
 func from(s identity.Server, id identity.Identity) identity.Observation {

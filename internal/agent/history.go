@@ -20,9 +20,8 @@ const (
 type Probe struct {
 	At    time.Time
 	State identity.State
-	// Failures are why its requests failed, in the order of identity.Endpoints;
-	// empty for one that did not fail or was not made.
-	Failures [3]identity.Reason
+	// Failures are why its requests failed, nil if none did.
+	Failures map[identity.Endpoint]identity.Reason
 	// Dropped is how many probes between the one before and this one are not kept.
 	Dropped int
 }
@@ -34,10 +33,14 @@ type history []Probe
 // match that is not among the newest probes, or the oldest of all if there is none.
 func (h *history) add(at time.Time, o identity.Observation, v identity.Verdict) {
 	p := Probe{At: at, State: v.State}
-	for i, r := range o.Requests() {
-		if r.Failure != nil {
-			p.Failures[i] = r.Failure.Reason
+	for endpoint, r := range o.Requests() {
+		if r.Failure == nil {
+			continue
 		}
+		if p.Failures == nil {
+			p.Failures = map[identity.Endpoint]identity.Reason{}
+		}
+		p.Failures[endpoint] = r.Failure.Reason
 	}
 	*h = append(*h, p)
 	if len(*h) <= maxProbes {

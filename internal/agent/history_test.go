@@ -1,7 +1,9 @@
 package agent_test
 
 import (
+	"maps"
 	"math/rand/v2"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -155,7 +157,7 @@ func TestLaterProbesDoNotChangeAnOlderSnapshot(t *testing.T) {
 			copies = append(copies, slices.Clone(w.Snapshot().Probes))
 		}
 		for i, s := range snapshots {
-			if !slices.Equal(s.Probes, copies[i]) {
+			if !reflect.DeepEqual(s.Probes, copies[i]) {
 				t.Fatalf("the snapshot after %d intervals was changed to\n%v, it was\n%v", i, s.Probes, copies[i])
 			}
 		}
@@ -176,7 +178,7 @@ func TestAProbeTellsWhatFailedAndConfirmingOnesAreKeptToo(t *testing.T) {
 		if want := []identity.State{identity.Match, identity.NodeFallback, identity.NodeFallback, identity.NodeFallback}; !slices.Equal(states(probes), want) {
 			t.Fatalf("probes %v, want %v: each of them, the confirming ones too", states(probes), want)
 		}
-		if want := [3]identity.Reason{"", "", identity.ServerError}; probes[1].Failures != want {
+		if want := map[identity.Endpoint]identity.Reason{identity.EndpointServer: identity.ServerError}; !maps.Equal(probes[1].Failures, want) {
 			t.Errorf("failures %v, want %v", probes[1].Failures, want)
 		}
 		if gap := probes[3].At.Sub(probes[1].At); gap != 600*time.Millisecond || probes[1].At.Before(began) {

@@ -28,6 +28,15 @@ func (t *token) isOfAnother(e identity.Email) bool {
 	return e.OK() && t.answer.OK() && e.Identity != t.of
 }
 
+// reused is the answer at hand for a probe that did not ask for one.
+func (t *token) reused() identity.Token {
+	answer := t.answer
+	if answer.Known() {
+		answer.Origin = identity.Reused
+	}
+	return answer
+}
+
 func (t *token) keep(o identity.Observation, wall time.Time) {
 	t.answer, t.at, t.expires = o.Token, time.Now(), wall.Add(o.Token.Lifetime)
 	if o.Email.OK() {

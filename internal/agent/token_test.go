@@ -92,3 +92,21 @@ func TestTokenTimes(t *testing.T) {
 		}
 	})
 }
+
+// Downstream tells by it what is known of the token from what a server says now.
+func TestATokenThatWasNotAskedForIsMarkedAsReused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Second)
+		if got := w.Snapshot().Observation.Token; !got.Live() {
+			t.Errorf("the token of the first probe has the origin %d, want a live one", got.Origin)
+		}
+		w.after(interval)
+		if got := w.Snapshot().Observation.Token; got.Origin != identity.Reused || got.Live() || !got.OK() {
+			t.Errorf("the token of the second probe has the origin %d, want a good one that is reused", got.Origin)
+		}
+		if e := w.Snapshot().Observation.Email; !e.Live() {
+			t.Errorf("the email has the origin %d, want a live one", e.Origin)
+		}
+	})
+}

@@ -36,9 +36,9 @@ func annotated(id identity.Identity) identity.Expectation {
 func verdict(s identity.State, id identity.Identity, by identity.Server) fact {
 	return func(f *diagnose.Facts) {
 		f.Verdict = identity.Verdict{State: s, Identity: id, Server: by}
-		f.Observation.Email = identity.Email{Request: identity.Request{Asked: true}, Identity: id}
-		f.Observation.Token.Request = identity.Request{Asked: true}
-		f.Observation.Server = identity.Responder{Request: identity.Request{Asked: true}, Server: by}
+		f.Observation.Email = identity.Email{Request: identity.Request{Origin: identity.Asked}, Identity: id}
+		f.Observation.Token.Request = identity.Request{Origin: identity.Asked}
+		f.Observation.Server = identity.Responder{Request: identity.Request{Origin: identity.Asked}, Server: by}
 	}
 }
 
@@ -393,7 +393,9 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 		{"both expectations", facts(configured(app), verdict(identity.Mismatch, other, gke), annotations(identity.AnnotationServiceAccount, string(other))), diagnose.ExpectationOutdated, []string{string(app), string(other)}},
 		{"what was expected before", facts(verdict(identity.Mismatch, other, gke), replaced(annotated(other))), diagnose.AnnotationChanged, []string{string(app), string(other)}},
 		{"the status", facts(failed(gke, nil, failure(identity.ServerError, 504), nil)), diagnose.STSBlocked, []string{"504"}},
-		{"the policy that leads past the server", facts(failed(unknown, failure(identity.Unreachable, 0), nil, nil), func(f *diagnose.Facts) { f.Observation.Token.Asked, f.Observation.Server.Asked = false, false }, redirect), diagnose.MetadataServerDown, []string{`enable-local-redirect-policy is "true"`, `"detail"`}},
+		{"the policy that leads past the server", facts(failed(unknown, failure(identity.Unreachable, 0), nil, nil), func(f *diagnose.Facts) {
+			f.Observation.Token.Origin, f.Observation.Server.Origin = identity.NeverAsked, identity.NeverAsked
+		}, redirect), diagnose.MetadataServerDown, []string{`enable-local-redirect-policy is "true"`, `"detail"`}},
 		{"the host that is probed", facts(fallback(vm), probes("127.0.0.1:10980")), diagnose.EnvironmentOverride, []string{`"127.0.0.1:10980"`, "169.254.169.254"}},
 		{"two servers", facts(verdict(identity.Match, pool, vm)), diagnose.NodeIdentityExpected, []string{"and GKE's another"}},
 		{"the variables that are ignored", facts(fallback(vm), variables("GCE_METADATA_HOST", "HTTP_PROXY")), diagnose.EnvironmentOverride, []string{"GCE_METADATA_HOST, HTTP_PROXY"}},

@@ -16,7 +16,7 @@ func (f Facts) outage() (identity.Endpoint, *identity.Failure) {
 // whatever kind: then there is a way, and somebody at its end.
 func (f Facts) answered() bool {
 	for _, r := range f.Observation.Requests() {
-		if r.OK() || (r.Asked && r.Failure.Status != 0) {
+		if r.OK() || (r.Known() && r.Failure.Status != 0) {
 			return true
 		}
 	}
@@ -26,7 +26,7 @@ func (f Facts) answered() bool {
 // all reports whether every request of the probe failed for this reason.
 func (f Facts) all(reason identity.Reason) bool {
 	for _, r := range f.Observation.Requests() {
-		if r.Asked && (r.Failure == nil || r.Failure.Reason != reason) {
+		if r.Known() && (r.Failure == nil || r.Failure.Reason != reason) {
 			return false
 		}
 	}

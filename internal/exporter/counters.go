@@ -67,11 +67,11 @@ func NewCounters() *Counters {
 
 // Probed counts the requests that a probe made.
 func (c *Counters) Probed(o identity.Observation) {
-	for i, r := range o.Requests() {
-		if !r.Asked {
+	for endpoint, r := range o.Requests() {
+		if !r.Live() {
 			continue
 		}
-		e := string(identity.Endpoints()[i])
+		e := string(endpoint)
 		c.probes.WithLabelValues(e).Inc()
 		c.probeDuration.WithLabelValues(e).Observe(r.Took.Seconds())
 		if r.Failure != nil {

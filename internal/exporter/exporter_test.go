@@ -112,7 +112,7 @@ func series(text string) []string {
 }
 
 func from(s identity.Server, id identity.Identity) identity.Observation {
-	asked := identity.Request{Asked: true, Took: 5 * time.Millisecond}
+	asked := identity.Request{Origin: identity.Asked, Took: 5 * time.Millisecond}
 	return identity.Observation{
 		Email:  identity.Email{Request: asked, Identity: id},
 		Token:  identity.Token{Request: asked, Type: "Bearer", Lifetime: time.Hour},
@@ -138,7 +138,7 @@ func TestScrapes(t *testing.T) {
 		}},
 		{"unavailable", expected, func(w *world) {
 			time.Sleep(time.Minute)
-			f := identity.Request{Asked: true, Took: 3 * time.Second, Failure: &identity.Failure{Reason: identity.Timeout}}
+			f := identity.Request{Origin: identity.Asked, Took: 3 * time.Second, Failure: &identity.Failure{Reason: identity.Timeout}}
 			w.observe(identity.Observation{Email: identity.Email{Request: f}, Token: identity.Token{Request: f}, Server: identity.Responder{Request: f, Server: identity.ServerUnknown}})
 			time.Sleep(time.Minute)
 		}},
@@ -221,7 +221,7 @@ func TestEveryCounterIsThereFromTheStart(t *testing.T) {
 		before := names()
 		for _, reason := range identity.Reasons(identity.EndpointToken) {
 			o := from(identity.ServerVM, node)
-			o.Token = identity.Token{Request: identity.Request{Asked: true, Failure: &identity.Failure{Reason: reason}}}
+			o.Token = identity.Token{Request: identity.Request{Origin: identity.Asked, Failure: &identity.Failure{Reason: reason}}}
 			w.counters.Probed(o)
 		}
 		for _, s := range identity.VerdictStates() {

@@ -75,8 +75,8 @@ func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 	for _, f := range s.Diagnosis.Risks {
 		ch <- g.gauge(risk, 1, string(f.Cause))
 	}
-	for i, r := range s.Observation.Requests() {
-		ch <- g.gauge(probeSuccess, truth(r.OK()), string(identity.Endpoints()[i]))
+	for endpoint, r := range s.Observation.Requests() {
+		ch <- g.gauge(probeSuccess, truth(r.OK()), string(endpoint))
 	}
 	// An event that has not happened has no timestamp. 0 would be the year 1970.
 	for _, t := range []struct {

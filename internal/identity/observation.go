@@ -2,6 +2,7 @@ package identity
 
 import (
 	"fmt"
+	"iter"
 	"time"
 )
 
@@ -95,21 +96,40 @@ func (f *Failure) Error() string {
 	return fmt.Sprintf("%s: HTTP %d: %s", f.Reason, f.Status, f.Detail)
 }
 
+// Origin is where an answer is from.
+type Origin int8
+
+// The origins. A valid token is not asked for by each probe: IAM and STS have quotas.
+const (
+	// NeverAsked: there is no answer at all.
+	NeverAsked Origin = iota
+	// Asked: this probe made the request, so the answer is live.
+	Asked
+	// Reused: an earlier probe made it. Such an answer tells what is known of the
+	// token, and never that a server answers now.
+	Reused
+)
+
 // Request is one question to the metadata server and how it went.
 type Request struct {
-	// Asked is false for a request that this probe did not make: a valid token
-	// is not asked for each time.
-	Asked bool
+	Origin Origin
 	// Took is the time from dialing to the end of the body.
 	Took time.Duration
-	// Banner is the Server header of the answer. It is a hint for people:
+	// ServerHeader is the Server header of the answer. It is a hint for people:
 	// errors may lack it, and no documentation promises it.
-	Banner  string
-	Failure *Failure
+	ServerHeader string
+	Failure      *Failure
 }
 
-// OK reports whether the request was made and answered.
-func (r Request) OK() bool { return r.Asked && r.Failure == nil }
+// Live reports whether this probe made the request.
+func (r Request) Live() bool { return r.Origin == Asked }
+
+// Known reports whether this probe or an earlier one made the request.
+func (r Request) Known() bool { return r.Origin != NeverAsked }
+
+// OK reports whether the request was made, by this probe or an earlier one, and
+// got a usable answer.
+func (r Request) OK() bool { return r.Known() && r.Failure == nil }
 
 // Observation is what one probe found out.
 type Observation struct {
@@ -151,8 +171,9 @@ type Claims struct {
 	Machine string
 }
 
-// Requests returns the observation's requests by endpoint, in the order of
-// Endpoints.
-func (o Observation) Requests() [3]Request {
-	return [...]Request{o.Email.Request, o.Token.Request, o.Server.Request}
+// Requests are the observation's requests by endpoint, in the order of Endpoints.
+func (o Observation) Requests() iter.Seq2[Endpoint, Request] {
+	return func(yield func(Endpoint, Request) bool) {
+		_ = yield(EndpointEmail, o.Email.Request) && yield(EndpointToken, o.Token.Request) && yield(EndpointServer, o.Server.Request)
+	}
 }

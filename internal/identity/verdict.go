@@ -72,9 +72,9 @@ func (s State) Meaning() string {
 // must rest on a fresh expectation.
 func (s State) Accuses() bool { return s == NodeFallback || s == Mismatch || s == Unbound }
 
-// CannotTell reports whether the state says nothing about the identity, and
+// Inconclusive reports whether the state says nothing about the identity, and
 // may therefore pass by itself while a node or a Pod starts.
-func (s State) CannotTell() bool { return s == Unavailable || s == UnknownExpectation }
+func (s State) Inconclusive() bool { return s == Unavailable || s == UnknownExpectation }
 
 // Verdict is a state with the evidence it rests on.
 type Verdict struct {
@@ -157,7 +157,7 @@ func describe(r Request) string {
 	switch {
 	case r.Failure != nil:
 		return r.Failure.Error()
-	case !r.Asked:
+	case !r.Known():
 		return "it was not made"
 	}
 	return "it succeeded"

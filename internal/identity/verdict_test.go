@@ -23,10 +23,10 @@ func fail(r identity.Reason) *identity.Failure {
 	return &identity.Failure{Reason: r, Detail: "because"}
 }
 
-func ok() identity.Request { return identity.Request{Asked: true, Took: time.Millisecond} }
+func ok() identity.Request { return identity.Request{Origin: identity.Asked, Took: time.Millisecond} }
 
 func failed(r identity.Reason) identity.Request {
-	return identity.Request{Asked: true, Failure: fail(r)}
+	return identity.Request{Origin: identity.Asked, Failure: fail(r)}
 }
 
 // from is an observation in which everything succeeds.

@@ -15,7 +15,7 @@ import (
 )
 
 func (x *exchange) request() identity.Request {
-	return identity.Request{Asked: true, Took: x.took, Banner: x.banner, Failure: x.failure}
+	return identity.Request{Origin: identity.Asked, Took: x.took, ServerHeader: x.serverHeader, Failure: x.failure}
 }
 
 func (x *exchange) malformed(format string, args ...any) *identity.Failure {
@@ -117,7 +117,7 @@ func parseServer(x *exchange) identity.Responder {
 		a.Server = identity.ServerVM
 	case x.failure == nil:
 		a.Failure = x.malformed("the answer is not a machine type")
-	case x.status == http.StatusNotFound && strings.HasPrefix(x.banner, "Metadata Server for VM"):
+	case x.status == http.StatusNotFound && strings.HasPrefix(x.serverHeader, "Metadata Server for VM"):
 		a.Failure = x.malformed("the VM metadata server answers, but knows no machine type")
 	case x.status == http.StatusNotFound:
 		a.Server, a.Failure = identity.ServerGKE, nil

@@ -34,11 +34,11 @@ type exchange struct {
 	prober   *Prober
 	endpoint identity.Endpoint
 
-	took    time.Duration
-	status  int
-	banner  string
-	body    []byte
-	failure *identity.Failure
+	took         time.Duration
+	status       int
+	serverHeader string
+	body         []byte
+	failure      *identity.Failure
 }
 
 // RoundTrip sends the request to the prober's host and reads the whole answer.
@@ -59,7 +59,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, x.failure
 	}
 	defer res.Body.Close()
-	x.status, x.banner = res.StatusCode, printable(res.Header.Get("Server"))
+	x.status, x.serverHeader = res.StatusCode, printable(res.Header.Get("Server"))
 	x.body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1))
 	switch {
 	// The status says more than what became of the body of an error.

@@ -69,7 +69,7 @@ func reasons(o identity.Observation) string {
 	var s []string
 	for _, r := range o.Requests() {
 		switch {
-		case !r.Asked:
+		case !r.Live():
 			s = append(s, "not asked")
 		case r.Failure != nil:
 			s = append(s, string(r.Failure.Reason))
@@ -164,7 +164,7 @@ func TestEveryRequestIsANewConnection(t *testing.T) {
 func TestATokenIsAskedForOnlyOnDemand(t *testing.T) {
 	s := simulate(t)
 	o := metadata.New(s.MetadataAddr().String(), time.Second, "test/1").Probe(t.Context(), false)
-	if o.Token.Asked || s.Requests("token") != 0 {
+	if o.Token.Live() || s.Requests("token") != 0 {
 		t.Errorf("a token was asked for: %+v, %d requests", o.Token, s.Requests("token"))
 	}
 }
@@ -323,8 +323,8 @@ func TestRecordedAnswers(t *testing.T) {
 			case f != nil && tt.endpoint == "token" && tt.body != "" && strings.Contains(f.Detail, tt.body):
 				t.Errorf("the detail %q repeats the body of the token endpoint", f.Detail)
 			}
-			if request.Banner != tt.banner {
-				t.Errorf("banner %q, want %q", request.Banner, tt.banner)
+			if request.ServerHeader != tt.banner {
+				t.Errorf("Server header %q, want %q", request.ServerHeader, tt.banner)
 			}
 		})
 	}

@@ -140,7 +140,7 @@ func lastProbe(st status) html {
 	}
 	var rows []html
 	for _, r := range st.Requests {
-		rows = append(rows, row(string(r.Endpoint), or(r.Failure, "ok"), fmt.Sprintf("%.1f ms", r.Seconds*1000), r.Banner))
+		rows = append(rows, row(string(r.Endpoint), or(r.Failure, "ok"), fmt.Sprintf("%.1f ms", r.Seconds*1000), r.ServerHeader))
 	}
 	return join(tag("h2", text(heading)), table([]string{"Endpoint", "Result", "Time", "Server header"}, rows...))
 }

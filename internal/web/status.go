@@ -57,11 +57,11 @@ type status struct {
 }
 
 type request struct {
-	Endpoint identity.Endpoint `json:"endpoint"`
-	OK       bool              `json:"ok"`
-	Seconds  float64           `json:"seconds"`
-	Banner   string            `json:"server_header,omitempty"`
-	Failure  string            `json:"failure,omitempty"`
+	Endpoint     identity.Endpoint `json:"endpoint"`
+	OK           bool              `json:"ok"`
+	Seconds      float64           `json:"seconds"`
+	ServerHeader string            `json:"server_header,omitempty"`
+	Failure      string            `json:"failure,omitempty"`
 }
 
 // cause is why the state is as it is, or what can change it.
@@ -127,27 +127,18 @@ func (s *Server) status() status {
 	for _, g := range snapshot.Diagnosis.Missing {
 		st.Unknown = append(st.Unknown, gap{g.Fact, g.Remedy.Text, g.Remedy.Commands})
 	}
-	for i, r := range snapshot.Observation.Requests() {
-		if !r.Asked {
+	for endpoint, r := range snapshot.Observation.Requests() {
+		if !r.Known() {
 			continue
 		}
-		one := request{Endpoint: identity.Endpoints()[i], OK: r.OK(), Seconds: r.Took.Seconds(), Banner: r.Banner}
+		one := request{Endpoint: endpoint, OK: r.OK(), Seconds: r.Took.Seconds(), ServerHeader: r.ServerHeader}
 		if r.Failure != nil {
 			one.Failure = r.Failure.Error()
 		}
 		st.Requests = append(st.Requests, one)
 	}
 	for _, p := range snapshot.Probes {
-		one := probe{At: p.At.UTC(), State: p.State, Dropped: p.Dropped}
-		for i, reason := range p.Failures {
-			if reason != "" {
-				if one.Failures == nil {
-					one.Failures = map[identity.Endpoint]identity.Reason{}
-				}
-				one.Failures[identity.Endpoints()[i]] = reason
-			}
-		}
-		st.Probes = append(st.Probes, one)
+		st.Probes = append(st.Probes, probe{At: p.At.UTC(), State: p.State, Failures: p.Failures, Dropped: p.Dropped})
 	}
 	for _, c := range snapshot.Changes {
 		st.Changes = append(st.Changes, change{At: c.At.UTC(), From: c.From, To: c.To.State, Why: c.To.Why})

@@ -65,7 +65,7 @@ func failures(page string) []string {
 func TestTheStripHasAMarkForEachProbeAndEachHole(t *testing.T) {
 	kept := probed(identity.Match, identity.NodeFallback, identity.Unavailable, identity.Unbound, identity.Match)
 	kept[0].Dropped, kept[3].Dropped = 7, 360
-	kept[2].Failures = [3]identity.Reason{identity.Timeout, "", identity.ServerError}
+	kept[2].Failures = map[identity.Endpoint]identity.Reason{identity.EndpointEmail: identity.Timeout, identity.EndpointServer: identity.ServerError}
 	s := showing(t, agent.Snapshot{Probes: kept})
 	_, page := s.get(t, "/", "")
 	label, classes, titles := strip(t, page)
@@ -116,8 +116,8 @@ func TestTheStripHasAMarkForEachProbeAndEachHole(t *testing.T) {
 // An outage is one line, and a hundred blips are not a hundred.
 func TestFailuresInARowAreOneLineAndThereAreNotTooMany(t *testing.T) {
 	outage := probed(slices.Repeat([]identity.State{identity.Unavailable}, 100)...)
-	outage[70].Dropped = 1                                             // a match was between them
-	outage[80].Failures = [3]identity.Reason{identity.Timeout, "", ""} // and another failure
+	outage[70].Dropped = 1                                                                                // a match was between them
+	outage[80].Failures = map[identity.Endpoint]identity.Reason{identity.EndpointEmail: identity.Timeout} // and another failure
 	s := showing(t, agent.Snapshot{Probes: outage})
 	_, page := s.get(t, "/", "")
 	if got, want := failures(page), []string{
@@ -158,7 +158,7 @@ func TestWithoutAProbeThereIsNoStrip(t *testing.T) {
 // hostile, and what is not today may be so tomorrow.
 func TestForeignStringsAreEscaped(t *testing.T) {
 	const hostile = `"'><script>alert(1)</script><img src=x onerror=alert(1)>`
-	request := identity.Request{Asked: true, Banner: hostile, Failure: &identity.Failure{Reason: hostile, Detail: hostile}}
+	request := identity.Request{Origin: identity.Asked, ServerHeader: hostile, Failure: &identity.Failure{Reason: hostile, Detail: hostile}}
 	finding := []diagnose.Finding{{Cause: hostile, Confidence: hostile, Why: hostile, Runbook: hostile, Remedy: diagnose.Remedy{Text: hostile, Commands: []string{hostile}}}}
 	verdict := identity.Verdict{State: hostile, Identity: hostile, Server: hostile, Why: hostile}
 	s := serve(t, nil, func(o *web.Options) {
@@ -171,7 +171,7 @@ func TestForeignStringsAreEscaped(t *testing.T) {
 					Missing: []diagnose.Gap{{Fact: hostile, Remedy: diagnose.Remedy{Text: hostile, Commands: []string{hostile}}}},
 				},
 				Changes: []agent.Change{{From: hostile, To: verdict}},
-				Probes:  []agent.Probe{{State: hostile, Failures: [3]identity.Reason{hostile, hostile, hostile}}},
+				Probes:  []agent.Probe{{State: hostile, Failures: map[identity.Endpoint]identity.Reason{identity.EndpointEmail: hostile, identity.EndpointToken: hostile, identity.EndpointServer: hostile}}},
 			}
 		}
 		o.About = web.About{

@@ -40,7 +40,7 @@ type always identity.Observation
 func (a always) Probe(context.Context, bool) identity.Observation { return identity.Observation(a) }
 
 func from(s identity.Server, id identity.Identity, banner string) identity.Observation {
-	asked := identity.Request{Asked: true, Took: 5 * time.Millisecond, Banner: banner}
+	asked := identity.Request{Origin: identity.Asked, Took: 5 * time.Millisecond, ServerHeader: banner}
 	return identity.Observation{
 		Email:  identity.Email{Request: asked, Identity: id},
 		Token:  identity.Token{Request: asked, Type: "Bearer", Lifetime: time.Hour},
@@ -170,7 +170,7 @@ func TestBeforeTheFirstProbeItIsHealthyAndNotReady(t *testing.T) {
 
 // A broken node must not make the kubelet restart the agent that reports it.
 func TestHealthIsTheLoopsAndNotTheMetadataServers(t *testing.T) {
-	down := identity.Request{Asked: true, Failure: &identity.Failure{Reason: identity.Timeout, Detail: "because"}}
+	down := identity.Request{Origin: identity.Asked, Failure: &identity.Failure{Reason: identity.Timeout, Detail: "because"}}
 	s := serve(t, &identity.Observation{Email: identity.Email{Request: down}, Token: identity.Token{Request: down}}, nil)
 	for _, path := range []string{"/healthz", "/readyz"} {
 		if res, _ := s.get(t, path, ""); res.StatusCode != 200 {

@@ -96,7 +96,7 @@ type healthyProber int
 
 func (h *healthyProber) Probe(_ context.Context, withToken bool) identity.Observation {
 	*h++
-	asked := identity.Request{Asked: true, Took: time.Millisecond}
+	asked := identity.Request{Origin: identity.Asked, Took: time.Millisecond}
 	o := identity.Observation{
 		Email:  identity.Email{Request: asked, Identity: app},
 		Server: identity.Responder{Request: asked, Server: identity.ServerGKE},

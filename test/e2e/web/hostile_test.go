@@ -64,10 +64,13 @@ func TestTheFullestPageFitsOnAPhone(t *testing.T) {
 		snapshot.Diagnosis.RuledOut = append(snapshot.Diagnosis.RuledOut, f)
 		snapshot.Diagnosis.Missing = append(snapshot.Diagnosis.Missing, diagnose.Gap{Fact: word, Remedy: f.Remedy})
 	}
-	asked := identity.Request{Asked: true, Banner: word, Failure: &identity.Failure{Reason: identity.NoServiceAccount, Status: 404, Detail: word}}
+	asked := identity.Request{Origin: identity.Asked, ServerHeader: word, Failure: &identity.Failure{Reason: identity.NoServiceAccount, Status: 404, Detail: word}}
 	snapshot.Observation = identity.Observation{Email: identity.Email{Request: asked}, Token: identity.Token{Request: asked}, Server: identity.Responder{Request: asked}}
 	for i := range 100 {
-		reasons := [3]identity.Reason{identity.NoServiceAccount, identity.NoServiceAccount, identity.NoServiceAccount}
+		reasons := map[identity.Endpoint]identity.Reason{}
+		for _, e := range identity.Endpoints() {
+			reasons[e] = identity.NoServiceAccount
+		}
 		snapshot.Probes = append(snapshot.Probes, observer.Probe{At: time.Now().Add(time.Duration(i) * time.Hour), State: states[i%len(states)], Failures: reasons, Dropped: i % 2})
 	}
 	for range 20 {
