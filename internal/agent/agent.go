@@ -155,10 +155,7 @@ func (a *Agent) cycle(ctx context.Context) {
 	if a.expectation.due(a.stated().State) {
 		a.readExpectation(ctx)
 	}
-	o, v := a.probe(ctx)
-	if a.changes(v) {
-		o, v = a.confirm(ctx, o, v)
-	}
+	o, v := a.observe(ctx)
 	if ctx.Err() == nil {
 		before := a.stated()
 		a.publish(o, v)
@@ -167,6 +164,39 @@ func (a *Agent) cycle(ctx context.Context) {
 			a.tell(ctx, before.State)
 		}
 	}
+}
+
+const (
+	// confirmGap is the time between the probes of a confirmation.
+	confirmGap = 300 * time.Millisecond
+	// cacheLag is how much later than the metadata server the API server may know
+	// of a changed annotation: the agent reads from its watch cache.
+	cacheLag = 2 * time.Second
+)
+
+// observe probes until it is clear what may be stated, and returns that with the
+// last observation. After the end of the context both are void.
+func (a *Agent) observe(ctx context.Context) (identity.Observation, identity.Verdict) {
+	c := confirmation{
+		stated: a.stated(), confirmsFirst: a.confirmsFirst, explainable: a.expectation.now.Source != identity.SourceConfig,
+	}
+	c.probed(a.probe(ctx))
+	for ctx.Err() == nil {
+		switch c.next() {
+		case probeAgain:
+			sleep(ctx, confirmGap)
+			c.probed(a.probe(ctx))
+		case readExpectation:
+			c.expectationRead(a.readEarly(ctx), a.judge)
+		case readAfterCacheLag:
+			sleep(ctx, cacheLag)
+			a.readExpectation(ctx)
+			c.expectationRead(readDone, a.judge)
+		case finish:
+			return c.newest().observation, c.result(time.Since(a.started) < a.StartupGrace)
+		}
+	}
+	return c.newest().observation, c.stated
 }
 
 // tell tells of a change of state, when its causes are known.
@@ -266,7 +296,7 @@ func (a *Agent) stated() identity.Verdict { return a.Snapshot().Verdict }
 // three intervals, but at least one with all probes of a confirmation, each of
 // which a silent server lets run into its deadline.
 func (a *Agent) patience() time.Duration {
-	return max(3*a.Interval, a.Interval+(1+maxConfirmations)*(a.Timeout+confirmGap))
+	return max(3*a.Interval, a.Interval+maxProbesOfCycle*(a.Timeout+confirmGap))
 }
 
 func (a *Agent) beat() {

@@ -60,6 +60,15 @@ func (e *expectation) accepted() identity.Expectation {
 	return now
 }
 
+// readEarly reads the expectation because an accusation rests on it, if it may.
+func (a *Agent) readEarly(ctx context.Context) reading {
+	if !a.expectation.early.Allow() {
+		return readRefused
+	}
+	a.readExpectation(ctx)
+	return readDone
+}
+
 // readExpectation reads the expectation, and plans the next read: soon after
 // a failure, but less and less often.
 func (a *Agent) readExpectation(ctx context.Context) {
