@@ -37,13 +37,16 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 		log.Warn("The configuration is doubtful", "warning", w)
 	}
 	var reporter *kube.Reporter
+	var loop *agent.Agent
 	if p.reader != nil && (c.Events || c.NodeCondition) {
-		reporter = kube.NewReporter(p.reader, self, c.Events, c.NodeCondition, log)
-		p.options.Changed = func(s *agent.Snapshot) {
-			reporter.Report(kube.Report{State: s.Verdict.State, Message: s.Summary()})
-		}
+		reporter = kube.NewReporter(p.reader, self, c.Events, c.NodeCondition, func() kube.Report {
+			s := loop.Snapshot()
+			state, _ := s.State()
+			return kube.Report{State: state, Message: s.Summary()}
+		}, log)
+		p.options.Changed = func(*agent.Snapshot) { reporter.Wake() }
 	}
-	loop := agent.New(p.options)
+	loop = agent.New(p.options)
 
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(counters, exporter.NewGauges(loop.Snapshot, build, c.MetadataHost))
@@ -81,7 +84,7 @@ type parts struct {
 	options  agent.Options
 	prober   *metadata.Prober
 	self     kube.Self
-	reader   *kube.Reader // nil where there is no API server
+	reader   *kube.Client // nil where there is no API server
 	warnings []string
 }
 
@@ -122,7 +125,7 @@ const claimsTimeout = 500 * time.Millisecond
 
 // surroundings reads what may explain a verdict: who signs, and if there is an API
 // server to ask, the settings.
-func surroundings(prober *metadata.Prober, reader *kube.Reader, self kube.Self, ciliumNamespace string) func(context.Context) diagnose.Facts {
+func surroundings(prober *metadata.Prober, reader *kube.Client, self kube.Self, ciliumNamespace string) func(context.Context) diagnose.Facts {
 	return func(ctx context.Context) diagnose.Facts {
 		limited, cancel := context.WithTimeout(ctx, claimsTimeout)
 		claims := prober.Claims(limited)
@@ -136,17 +139,17 @@ func surroundings(prober *metadata.Prober, reader *kube.Reader, self kube.Self, 
 	}
 }
 
-func newReader(c config.Config, userAgent string, observe func(kube.Resource, kube.Reason)) (*kube.Reader, error) {
+func newReader(c config.Config, userAgent string, observe func(kube.Resource, kube.Reason)) (*kube.Client, error) {
 	cluster, err := kube.Config(c.ServiceAccountDirectory)
 	if err != nil {
 		return nil, err
 	}
-	return kube.NewReader(cluster, userAgent, observe)
+	return kube.NewClient(cluster, userAgent, observe)
 }
 
 // expecter is where the expected identity comes from: the configuration, or the
 // annotations of the Pod's own ServiceAccount.
-func expecter(c config.Config, self kube.Self, reader *kube.Reader, readerErr error) (func(context.Context) (identity.Expectation, error), error) {
+func expecter(c config.Config, self kube.Self, reader *kube.Client, readerErr error) (func(context.Context) (identity.Expectation, error), error) {
 	configured, err := c.Expectation()
 	if err != nil || configured.Known() {
 		return func(context.Context) (identity.Expectation, error) { return configured, nil }, err

@@ -75,7 +75,7 @@ type Agent struct {
 	Options
 
 	started     time.Time // monotonic, as all times here
-	published   atomic.Pointer[Snapshot]
+	snapshot    atomic.Pointer[Snapshot]
 	heartbeat   atomic.Pointer[time.Time]
 	expectation expectation
 	token       token
@@ -95,11 +95,11 @@ func New(o Options) *Agent {
 		o.Random = rand.Float64
 	}
 	a := &Agent{Options: o, started: time.Now(), expectation: newExpectation(), causes: newCauses()}
-	a.published.Store(&Snapshot{
+	a.snapshot.Store(&Snapshot{
 		Verdict:    identity.Verdict{State: identity.Starting, Server: identity.ServerUnknown, Why: "no probe has finished yet"},
 		Since:      o.Wall(),
-		heard:      a.started,
-		staleAfter: max(a.patience(), o.StartupGrace),
+		updated:    a.started,
+		staleAfter: max(a.maxSilence(), o.StartupGrace),
 	})
 	a.causes.next = a.started.Add(surroundingsFrom + time.Duration(a.Random()*float64(surroundingsBy-surroundingsFrom)))
 	a.beat()
@@ -107,10 +107,10 @@ func New(o Options) *Agent {
 }
 
 // Snapshot returns what was published last. It is never changed afterwards.
-func (a *Agent) Snapshot() *Snapshot { return a.published.Load() }
+func (a *Agent) Snapshot() *Snapshot { return a.snapshot.Load() }
 
 // Alive reports whether the loop still turns, whatever it finds out.
-func (a *Agent) Alive() bool { return time.Since(*a.heartbeat.Load()) <= a.patience() }
+func (a *Agent) Alive() bool { return time.Since(*a.heartbeat.Load()) <= a.maxSilence() }
 
 // Run probes until the context ends, for the first time at once: until there is
 // a verdict nothing is known about the node, and the Pod is not ready.
@@ -256,8 +256,8 @@ func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {
 func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	last := a.Snapshot()
 	next := *last
-	next.heard = time.Now()
-	next.staleAfter = a.patience()
+	next.updated = time.Now()
+	next.staleAfter = a.maxSilence()
 	next.LastProbe = a.Wall()
 	next.Observation = o
 	next.Probes = slices.Clone(a.history)
@@ -272,7 +272,7 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	}
 	next.Verdict = v
 	if last.Verdict.State.Accuses() && !v.State.Accuses() {
-		a.causes.wrongEnded = next.heard
+		a.causes.wrongEnded = next.updated
 	}
 	// While all is well there is little to say, and that changes slowly.
 	if v.State != identity.Match || !v.Same(last.Verdict) || time.Since(a.causes.said) >= diagnosisInterval {
@@ -282,7 +282,7 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 		next.Since = next.LastProbe
 		next.remember(Change{At: next.Since, From: last.Verdict.State, To: v})
 	}
-	a.published.Store(&next)
+	a.snapshot.Store(&next)
 }
 
 func verdictAttributes(v identity.Verdict) []any {
@@ -292,10 +292,10 @@ func verdictAttributes(v identity.Verdict) []any {
 // stated is the verdict that is published.
 func (a *Agent) stated() identity.Verdict { return a.Snapshot().Verdict }
 
-// patience is how long the loop may be silent before its last word is too old:
+// maxSilence is how long the loop may be silent before its last word is too old:
 // three intervals, but at least one with all probes of a confirmation, each of
 // which a silent server lets run into its deadline.
-func (a *Agent) patience() time.Duration {
+func (a *Agent) maxSilence() time.Duration {
 	return max(3*a.Interval, a.Interval+maxProbesOfCycle*(a.Timeout+confirmGap))
 }
 

@@ -63,7 +63,7 @@ func (a *Agent) readSurroundings(ctx context.Context, turnedBad bool) {
 	c.facts, c.of, c.next = facts, a.stated(), time.Now().Add(a.within(surroundingsInterval))
 	next := *a.Snapshot()
 	next.Diagnosis = a.diagnose(next.Observation, next.Verdict)
-	a.published.Store(&next)
+	a.snapshot.Store(&next)
 }
 
 // diagnose says why the verdict is as it is, by what is known now.

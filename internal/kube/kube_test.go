@@ -19,10 +19,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// cluster is an API server, and a reader that finds it as in a Pod.
+// cluster is an API server, and a client that finds it as in a Pod.
 type cluster struct {
 	*kubetest.Server
-	reader  *kube.Reader
+	client  *kube.Client
 	self    kube.Self
 	reasons []kube.Reason
 }
@@ -43,7 +43,7 @@ func newCluster(t *testing.T) *cluster {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.reader, err = kube.NewReader(config, "test/1", func(_ kube.Resource, r kube.Reason) { c.reasons = append(c.reasons, r) })
+	c.client, err = kube.NewClient(config, "test/1", func(_ kube.Resource, r kube.Reason) { c.reasons = append(c.reasons, r) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func (c *cluster) read(t *testing.T, timeout time.Duration) (identity.Expectatio
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()
-	return c.reader.Expectation(ctx, c.self)
+	return c.client.Expectation(ctx, c.self)
 }
 
 func TestTheExpectationIsReadFromTheAnnotation(t *testing.T) {

@@ -4,15 +4,13 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
 	"golang.org/x/time/rate"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
@@ -28,6 +26,9 @@ const (
 	eventsBurst = 6
 	// writeTimeout bounds one write.
 	writeTimeout = 5 * time.Second
+	// pollInterval is how often the state is looked at while nobody wakes the
+	// reporter: a loop that hangs does not.
+	pollInterval = 30 * time.Second
 	// heartbeatInterval is how often the condition is written while nothing changes,
 	// so that one can see whether somebody still looks.
 	heartbeatInterval = 5 * time.Minute
@@ -36,7 +37,7 @@ const (
 // ConditionType is that of the Node condition.
 const ConditionType = "WorkloadIdentityBroken"
 
-// Report is a state of the node that Kubernetes is told of.
+// Report is a state of the node as Kubernetes shows it.
 type Report struct {
 	State identity.State
 	// Message says it to people, in as many bytes as the API server accepts, 1024.
@@ -44,63 +45,94 @@ type Report struct {
 }
 
 // Reporter writes Events about the Node and the agent's own Pod, and the Node
-// condition. Nothing waits for it: what cannot be written is counted and dropped.
+// condition. It pulls: while the API server hangs, states pass that are never
+// written, and the newest one is written when it answers again. Nothing waits for it.
 type Reporter struct {
-	reader    *Reader
+	client    *Client
 	self      Self
 	events    bool
 	condition bool
+	current   func() Report
 	log       *slog.Logger
 
-	reports chan Report
-	limit   *rate.Limiter
-	told    map[identity.State]time.Time
-	failed  map[Resource]Reason // what was logged last
+	wake   chan struct{}
+	last   identity.State // the one that was looked at last
+	limit  *rate.Limiter
+	told   map[identity.State]time.Time
+	failed map[Resource]Reason // what was logged last
 
 	status     string
 	transition time.Time
+	next       time.Time // when the condition is written again if nothing changes
+	failures   int       // of its writes in a row
 }
 
-// NewReporter returns a reporter that writes what is wanted. It must Run.
-func NewReporter(r *Reader, self Self, events, condition bool, log *slog.Logger) *Reporter {
+// NewReporter returns a reporter that writes what is wanted of the current state. It must Run.
+func NewReporter(c *Client, self Self, events, condition bool, current func() Report, log *slog.Logger) *Reporter {
 	return &Reporter{
-		reader: r, self: self, events: events, condition: condition && self.Node != "", log: log,
-		reports: make(chan Report, 8), limit: rate.NewLimiter(rate.Every(eventsEach), eventsBurst),
+		client: c, self: self, events: events, condition: condition && self.Node != "", current: current, log: log,
+		wake: make(chan struct{}, 1), limit: rate.NewLimiter(rate.Every(eventsEach), eventsBurst),
 		told: map[identity.State]time.Time{}, failed: map[Resource]Reason{},
 	}
 }
 
-// Report tells of a change of state. It never blocks.
-func (p *Reporter) Report(r Report) {
+// Wake makes the reporter look at the state now. It never blocks.
+func (p *Reporter) Wake() {
 	select {
-	case p.reports <- r:
-	default: // the API server has been away for so many changes
+	case p.wake <- struct{}{}:
+	default: // it will look, and then see the newest
 	}
 }
 
 // Run writes until the context ends.
 func (p *Reporter) Run(ctx context.Context) {
-	heartbeat := time.NewTicker(heartbeatInterval)
-	defer heartbeat.Stop()
-	var last *Report
+	poll := time.NewTicker(pollInterval)
+	defer poll.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case r := <-p.reports:
-			last = &r
-			p.writeEvents(ctx, r)
-			p.writeCondition(ctx, r)
-		case <-heartbeat.C:
-			if last != nil {
-				p.writeCondition(ctx, *last)
-			}
+		case <-p.wake:
+		case <-poll.C:
 		}
+		p.report(ctx, p.current())
 	}
 }
 
-// writeEvents writes one about the Node and one about the Pod, unless the same was
-// told a moment ago. That a healthy agent starts is no news.
+// report writes what is due. Before there is a verdict there is nothing to report.
+func (p *Reporter) report(ctx context.Context, r Report) {
+	if r.State == identity.Starting {
+		return
+	}
+	changed := r.State != p.last
+	p.last = r.State
+	if changed {
+		p.writeEvents(ctx, r)
+	}
+	if p.condition && (changed || !time.Now().Before(p.next)) {
+		p.keepCondition(ctx, r)
+	}
+}
+
+// keepCondition writes the condition, and plans the next time: soon after a failure,
+// but less and less often; and with the heartbeat, unless the loop has none.
+func (p *Reporter) keepCondition(ctx context.Context, r Report) {
+	wait := heartbeatInterval
+	switch ok := p.writeCondition(ctx, r); {
+	case !ok:
+		wait = min(pollInterval<<min(p.failures, 10), heartbeatInterval)
+		p.failures++
+	case r.State == identity.Stale:
+		wait = math.MaxInt64
+		fallthrough
+	default:
+		p.failures = 0
+	}
+	p.next = time.Now().Add(wait)
+}
+
+// writeEvents writes one about the Node and one about the Pod, unless there was the
+// same a moment ago. That a healthy agent starts is no news.
 func (p *Reporter) writeEvents(ctx context.Context, r Report) {
 	state := r.State
 	began, before := p.told[state]
@@ -145,10 +177,7 @@ func reasonName(s identity.State) string {
 
 // writeCondition writes the Node condition. Its transition is when the status
 // changed, as far as this process knows.
-func (p *Reporter) writeCondition(ctx context.Context, r Report) {
-	if !p.condition {
-		return
-	}
+func (p *Reporter) writeCondition(ctx context.Context, r Report) bool {
 	status := "Unknown"
 	switch {
 	case r.State.Accuses():
@@ -159,7 +188,7 @@ func (p *Reporter) writeCondition(ctx context.Context, r Report) {
 	if status != p.status {
 		p.status, p.transition = status, time.Now()
 	}
-	p.write(ctx, http.MethodPatch, Nodes, "/api/v1/nodes/"+p.self.Node+"/status", "application/strategic-merge-patch+json", map[string]any{
+	return p.write(ctx, http.MethodPatch, Nodes, "/api/v1/nodes/"+p.self.Node+"/status", "application/strategic-merge-patch+json", map[string]any{
 		"status": map[string]any{"conditions": []any{map[string]any{
 			"type": ConditionType, "status": status, "reason": reasonName(r.State), "message": r.Message,
 			"lastHeartbeatTime": time.Now().UTC().Format(time.RFC3339), "lastTransitionTime": p.transition.UTC().Format(time.RFC3339),
@@ -167,26 +196,16 @@ func (p *Reporter) writeCondition(ctx context.Context, r Report) {
 	})
 }
 
-// write makes one request, and says in the log when its outcome changes.
-func (p *Reporter) write(ctx context.Context, method string, of Resource, path, contentType string, body any) {
+// write makes one request, reports whether it succeeded, and logs when its outcome changes.
+func (p *Reporter) write(ctx context.Context, method string, of Resource, path, contentType string, body any) bool {
 	content, err := json.Marshal(body)
 	if err == nil {
-		err = p.reader.send(ctx, method, of, path, contentType, content)
+		err = p.client.send(ctx, method, of, path, contentType, content)
 	}
 	reason := reasonOf(err)
 	if err != nil && p.failed[of] != reason && ctx.Err() == nil {
-		p.log.Warn("Kubernetes was not told of the state", "resource", of, "reason", reason, "error", err.Error())
+		p.log.Warn("Failed to write the state to Kubernetes", "resource", of, "reason", reason, "error", err.Error())
 	}
 	p.failed[of] = reason
-}
-
-func (r *Reader) send(ctx context.Context, method string, of Resource, path, contentType string, body []byte) error {
-	defer utilnet.CloseIdleConnectionsFor(r.client.Client.Transport)
-	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, klog.Logger{}), writeTimeout)
-	defer cancel()
-	// Not by Post and Patch, of which the latter wants client-go's types of patches.
-	request := rest.NewRequest(r.client).Verb(method)
-	err := request.AbsPath(path).SetHeader("Content-Type", contentType).Body(body).MaxRetries(0).Do(ctx).Error()
-	r.observe(of, reasonOf(err))
-	return err
+	return err == nil
 }

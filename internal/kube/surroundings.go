@@ -13,12 +13,12 @@ const anetd = "/apis/apps/v1/namespaces/kube-system/daemonsets/anetd"
 // Surroundings reads what may explain a wrong identity: how the node masquerades
 // and routes, and how it is labelled. What is not allowed, not there, or not
 // answered is a fact as well, and no error.
-func (r *Reader) Surroundings(ctx context.Context, self Self, ciliumNamespace string) diagnose.Facts {
+func (c *Client) Surroundings(ctx context.Context, self Self, ciliumNamespace string) diagnose.Facts {
 	f := diagnose.Facts{
-		Cilium:      r.config(ctx, "cilium-config", ciliumNamespace),
-		IPMasqAgent: r.config(ctx, "ip-masq-agent", ciliumNamespace, "kube-system"),
+		Cilium:      c.config(ctx, "cilium-config", ciliumNamespace),
+		IPMasqAgent: c.config(ctx, "ip-masq-agent", ciliumNamespace, "kube-system"),
 	}
-	_, err := r.metadata(ctx, DaemonSets, anetd)
+	_, err := c.metadata(ctx, DaemonSets, anetd)
 	switch reasonOf(err) {
 	case "":
 		f.DataplaneV2 = diagnose.Yes
@@ -27,27 +27,25 @@ func (r *Reader) Surroundings(ctx context.Context, self Self, ciliumNamespace st
 	case Forbidden, Throttled, Timeout, Unavailable:
 	}
 	if self.Node != "" {
-		if node, err := r.metadata(ctx, Nodes, "/api/v1/nodes/"+self.Node); err == nil {
+		if node, err := c.metadata(ctx, Nodes, "/api/v1/nodes/"+self.Node); err == nil {
 			f.NodeLabels = node.Labels
 		}
 	}
-	if known := r.last.Load(); known != nil {
-		f.Annotations = *known
-	} else if self.Namespace != "" && self.ServiceAccount != "" {
-		f.Annotations, _ = r.annotations(ctx, self.Namespace, self.ServiceAccount)
+	if self.Namespace != "" && self.ServiceAccount != "" {
+		f.Annotations, _ = c.annotations(ctx, self.Namespace, self.ServiceAccount)
 	}
 	return f
 }
 
 // config reads a ConfigMap from the first of the namespaces that has it.
-func (r *Reader) config(ctx context.Context, name string, namespaces ...string) diagnose.Config {
+func (c *Client) config(ctx context.Context, name string, namespaces ...string) diagnose.Config {
 	var last diagnose.Config
 	for _, namespace := range slices.Compact(namespaces) {
 		last = diagnose.Config{Namespace: namespace}
 		var o struct {
 			Data map[string]string `json:"data"`
 		}
-		err := r.get(ctx, ConfigMaps, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, "application/json", &o)
+		err := c.get(ctx, ConfigMaps, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, "application/json", &o)
 		switch reasonOf(err) {
 		case "":
 			last.State, last.Data = diagnose.Read, o.Data

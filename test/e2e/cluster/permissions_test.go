@@ -30,7 +30,7 @@ func TestWithoutPermissionsOnlyTheirPartIsMissing(t *testing.T) {
 	node := c.nodes[0]
 	c.configuresCilium(t)
 	c.allowsAll(t)
-	const notTold = "Kubernetes was not told of the state"
+	const notTold = "Failed to write the state to Kubernetes"
 	for _, tt := range []struct {
 		name       string
 		without    []string // kind namespace/name

@@ -20,7 +20,7 @@ import (
 // the API server, and the reader that is made from both.
 type pod struct {
 	self        kube.Self
-	reader      *kube.Reader
+	reader      *kube.Client
 	link        *link
 	credentials string
 
@@ -66,7 +66,7 @@ func (c *cluster) podWith(t *testing.T, token string) *pod {
 	}
 	config.QPS = -1 // tests read more often than agents
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &wire{pod: p, next: next} })
-	p.reader, err = kube.NewReader(config, "e2e-kube", p.observe)
+	p.reader, err = kube.NewClient(config, "e2e-kube", p.observe)
 	must(t, err)
 	p.self, err = kube.SelfFromToken(p.credentials)
 	must(t, err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"sync/atomic"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -14,8 +13,6 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
-
-	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 // Resource is a kind of object that is read.
@@ -60,19 +57,17 @@ const (
 // Reasons lists all reasons.
 func Reasons() []Reason { return []Reason{Forbidden, NotFound, Throttled, Timeout, Unavailable} }
 
-// Reader reads single objects. Each read is one request on one connection, which
-// is closed afterwards, because reads are minutes apart: an idle connection of
-// each node would cost the API server more than a handshake now and then.
-type Reader struct {
-	client *rest.RESTClient
-	// observe is told of each request; the reason is empty if it succeeded.
+// Client reads and writes single objects. Each request has a connection of its own,
+// which is closed afterwards, because requests are minutes apart: an idle connection
+// of each node would cost the API server more than a handshake now and then.
+type Client struct {
+	rest *rest.RESTClient
+	// observe is called with each request; the reason is empty if it succeeded.
 	observe func(Resource, Reason)
-	// last are the annotations that were read last, never nil themselves.
-	last atomic.Pointer[map[string]string]
 }
 
-// NewReader returns a reader that tells observe of each request.
-func NewReader(c *rest.Config, userAgent string, observe func(Resource, Reason)) (*Reader, error) {
+// NewClient returns a client that calls observe with each request.
+func NewClient(c *rest.Config, userAgent string, observe func(Resource, Reason)) (*Client, error) {
 	c = metadata.ConfigFor(c) // a copy
 	c.APIPath = "/api"
 	c.GroupVersion = &schema.GroupVersion{Version: "v1"}
@@ -85,27 +80,7 @@ func NewReader(c *rest.Config, userAgent string, observe func(Resource, Reason))
 	if err != nil {
 		return nil, fmt.Errorf("set up the client of the API server: %w", err)
 	}
-	return &Reader{client: client, observe: observe}, nil
-}
-
-// Expectation reads the ServiceAccount and returns the identity that GKE should
-// give to its Pods.
-func (r *Reader) Expectation(ctx context.Context, self Self) (identity.Expectation, error) {
-	annotations, err := r.annotations(ctx, self.Namespace, self.ServiceAccount)
-	if err != nil {
-		return identity.Expectation{}, err
-	}
-	return identity.FromAnnotations(annotations, self.Namespace, self.ServiceAccount, self.Project)
-}
-
-// annotations reads those of one ServiceAccount.
-func (r *Reader) annotations(ctx context.Context, namespace, name string) (map[string]string, error) {
-	o, err := r.metadata(ctx, ServiceAccounts, "/api/v1/namespaces/"+namespace+"/serviceaccounts/"+name)
-	if err != nil {
-		return nil, fmt.Errorf("read ServiceAccount %s/%s: %s%w", namespace, name, hint(err, namespace, name), err)
-	}
-	r.last.Store(&o.Annotations)
-	return o.Annotations, nil
+	return &Client{rest: client, observe: observe}, nil
 }
 
 // object is what is read of an object.
@@ -115,11 +90,11 @@ type object struct {
 }
 
 // metadata reads what every object has, without the rest of it.
-func (r *Reader) metadata(ctx context.Context, of Resource, path string) (object, error) {
+func (c *Client) metadata(ctx context.Context, of Resource, path string) (object, error) {
 	var o struct {
 		Metadata *object `json:"metadata"`
 	}
-	err := r.get(ctx, of, path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", &o)
+	err := c.get(ctx, of, path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", &o)
 	if err == nil && o.Metadata == nil {
 		err = errors.New("the answer has no metadata")
 	}
@@ -136,11 +111,11 @@ func (r *Reader) metadata(ctx context.Context, of Resource, path string) (object
 
 // get reads one object from the API server's watch cache (resourceVersion=0),
 // which costs etcd nothing.
-func (r *Reader) get(ctx context.Context, of Resource, path, accept string, into any) error {
+func (c *Client) get(ctx context.Context, of Resource, path, accept string, into any) error {
 	// http.Client.CloseIdleConnections does not reach through client-go's wrappers.
-	defer utilnet.CloseIdleConnectionsFor(r.client.Client.Transport)
+	defer utilnet.CloseIdleConnectionsFor(c.rest.Client.Transport)
 	ctx = klog.NewContext(ctx, klog.Logger{}) // client-go would also log errors, past the log
-	body, err := r.client.Get().AbsPath(path).
+	body, err := c.rest.Get().AbsPath(path).
 		Param("resourceVersion", "0").
 		SetHeader("Accept", accept).
 		// By default client-go sends a GET up to ten more times, a second apart, when
@@ -152,7 +127,19 @@ func (r *Reader) get(ctx context.Context, of Resource, path, accept string, into
 	if err == nil {
 		err = json.Unmarshal(body, into)
 	}
-	r.observe(of, reasonOf(err))
+	c.observe(of, reasonOf(err))
+	return err
+}
+
+// send writes one object, and returns no answer.
+func (c *Client) send(ctx context.Context, method string, of Resource, path, contentType string, body []byte) error {
+	defer utilnet.CloseIdleConnectionsFor(c.rest.Client.Transport)
+	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, klog.Logger{}), writeTimeout)
+	defer cancel()
+	// Not by Post and Patch, of which the latter wants client-go's types of patches.
+	request := rest.NewRequest(c.rest).Verb(method)
+	err := request.AbsPath(path).SetHeader("Content-Type", contentType).Body(body).MaxRetries(0).Do(ctx).Error()
+	c.observe(of, reasonOf(err))
 	return err
 }
 
@@ -171,17 +158,4 @@ func reasonOf(err error) Reason {
 		return Timeout
 	}
 	return Unavailable
-}
-
-// hint is what to do about a failure that does not pass by itself.
-func hint(err error, namespace, name string) string {
-	switch {
-	case apierrors.IsUnauthorized(err):
-		return "the API server refuses the token of this Pod, start the Pod again if its ServiceAccount was deleted meanwhile: "
-	case apierrors.IsForbidden(err):
-		return fmt.Sprintf("allow the verb get on the ServiceAccount %s by a Role in the namespace %s, or set WI_EXPECTED_EMAILS: ", name, namespace)
-	case apierrors.IsNotFound(err):
-		return "set WI_POD_NAMESPACE and WI_SERVICE_ACCOUNT to those of this Pod: "
-	}
-	return ""
 }
