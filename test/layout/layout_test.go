@@ -55,7 +55,7 @@ func TestImports(t *testing.T) {
 // The verdict, and what is said about it, must not depend on anything but their
 // arguments.
 func TestTheVerdictAndItsCausesArePure(t *testing.T) {
-	pure := []string{"cmp", "errors", "fmt", "net/netip", "slices", "strconv", "strings", "sigs.k8s.io/yaml", module + "internal/identity"}
+	pure := []string{"cmp", "errors", "fmt", "iter", "net/netip", "slices", "strconv", "strings", "sigs.k8s.io/yaml", module + "internal/identity"}
 	for room, also := range map[string]string{"internal/identity": "time", "internal/diagnose": ""} {
 		for _, i := range list(t, "-f", `{{join .Imports "\n"}}`, module+room) {
 			if i != also && !slices.Contains(pure, i) {
