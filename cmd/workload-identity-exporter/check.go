@@ -54,7 +54,7 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitCannotTell
 	}
 	if o.expect != nil {
-		p.options.Surroundings = surroundings(p.prober, nil, p.self, "") // any Pod may ask; few may read settings
+		p.options.ClusterSettings = nil // any Pod may ask; few may read settings
 	}
 	for _, w := range p.warnings {
 		fmt.Fprintln(stderr, "warning:", w)

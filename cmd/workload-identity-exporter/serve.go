@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -82,7 +81,6 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 // parts are what the loop and a single check have in common.
 type parts struct {
 	options  agent.Options
-	prober   *metadata.Prober
 	self     kube.Self
 	reader   *kube.Client // nil where there is no API server
 	warnings []string
@@ -107,36 +105,22 @@ func assemble(c config.Config, counters *exporter.Counters, log *slog.Logger) (p
 		Prober: prober, Recorder: counters, Logger: log, Nodes: nodes,
 		Interval: c.ProbeInterval, Timeout: c.ProbeTimeout, TokenInterval: c.TokenInterval,
 		ExpectationInterval: c.ExpectationInterval, StartupGrace: c.StartupGrace,
-		HostNetwork: hostNetwork(c), Environment: environment, Self: diagnose.Self{Namespace: self.Namespace, ServiceAccount: self.ServiceAccount, Node: self.Node, Pod: self.Pod, Project: self.Project},
+		Claims: prober.Claims,
+		Process: diagnose.Process{
+			HostNetwork: hostNetwork(c), Environment: environment,
+			Self: diagnose.Self{Namespace: self.Namespace, ServiceAccount: self.ServiceAccount, Node: self.Node, Pod: self.Pod, Project: self.Project},
+		},
 	}
 	reader, readerErr := newReader(c, userAgent, counters.KubernetesRequest)
-	o.Surroundings = surroundings(prober, nil, self, "")
 	if readerErr == nil {
-		o.Surroundings = surroundings(prober, reader, self, c.CiliumNamespace)
+		o.ClusterSettings = func(ctx context.Context) diagnose.Settings {
+			return reader.ClusterSettings(ctx, self, c.CiliumNamespace)
+		}
 	}
 	if o.Expect, err = expecter(c, self, reader, readerErr); err != nil {
 		return parts{}, err
 	}
-	return parts{self: self, prober: prober, reader: reader, warnings: warnings, options: o}, nil
-}
-
-// claimsTimeout leaves the API server its part of the time for the surroundings.
-const claimsTimeout = 500 * time.Millisecond
-
-// surroundings reads what may explain a verdict: who signs, and if there is an API
-// server to ask, the settings.
-func surroundings(prober *metadata.Prober, reader *kube.Client, self kube.Self, ciliumNamespace string) func(context.Context) diagnose.Facts {
-	return func(ctx context.Context) diagnose.Facts {
-		limited, cancel := context.WithTimeout(ctx, claimsTimeout)
-		claims := prober.Claims(limited)
-		cancel()
-		var f diagnose.Facts
-		if reader != nil {
-			f = reader.Surroundings(ctx, self, ciliumNamespace)
-		}
-		f.Claims = claims
-		return f
-	}
+	return parts{self: self, reader: reader, warnings: warnings, options: o}, nil
 }
 
 func newReader(c config.Config, userAgent string, observe func(kube.Resource, kube.Reason)) (*kube.Client, error) {

@@ -53,16 +53,17 @@ type Options struct {
 	// StartupGrace is how long a start may take before "cannot tell" is stated.
 	StartupGrace time.Duration
 
-	// Surroundings reads the settings that may explain a bad verdict; nil: they are
+	// ClusterSettings reads the settings that may explain a bad verdict; nil: they are
 	// not known. It returns what it has when its context ends.
-	Surroundings func(context.Context) diagnose.Facts
+	ClusterSettings func(context.Context) diagnose.Settings
+	// Claims asks the metadata server for an identity token, and returns what it says
+	// of who made it; nil: nobody is asked.
+	Claims func(context.Context) identity.Claims
 	// Changed is told when another state is published, with its causes; nil: nobody is.
 	// It must not block.
 	Changed func(*Snapshot)
-	// HostNetwork, Environment and Self are facts that do not change.
-	HostNetwork diagnose.Tristate
-	Environment diagnose.Environment
-	Self        diagnose.Self
+	// Process is what does not change and may explain a verdict, too.
+	Process diagnose.Process
 
 	// Wall is the wall clock, time.Now by default.
 	Wall func() time.Time
@@ -101,7 +102,7 @@ func New(o Options) *Agent {
 		updated:    a.started,
 		staleAfter: max(a.maxSilence(), o.StartupGrace),
 	})
-	a.causes.next = a.started.Add(surroundingsFrom + time.Duration(a.Random()*float64(surroundingsBy-surroundingsFrom)))
+	a.causes.nextRead = a.started.Add(settingsFrom + time.Duration(a.Random()*float64(settingsBy-settingsFrom)))
 	a.beat()
 	return a
 }
@@ -159,7 +160,7 @@ func (a *Agent) cycle(ctx context.Context) {
 	if ctx.Err() == nil {
 		before := a.stated()
 		a.publish(o, v)
-		a.readSurroundings(ctx, !v.Same(before) && v.State != identity.Match)
+		a.readSettings(ctx, !v.Same(before) && v.State != identity.Match)
 		if v.State != before.State {
 			a.tell(ctx, before.State)
 		}
@@ -275,7 +276,7 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 		a.causes.wrongEnded = next.updated
 	}
 	// While all is well there is little to say, and that changes slowly.
-	if v.State != identity.Match || !v.Same(last.Verdict) || time.Since(a.causes.said) >= diagnosisInterval {
+	if v.State != identity.Match || !v.Same(last.Verdict) || time.Since(a.causes.diagnosedAt) >= diagnosisInterval {
 		next.Diagnosis = a.diagnose(o, v)
 	}
 	if v.State != last.Verdict.State {

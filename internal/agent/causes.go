@@ -11,14 +11,16 @@ import (
 )
 
 const (
-	// surroundingsInterval is how often the settings around the agent are read
-	// while nothing is wrong: people edit them rarely.
-	surroundingsInterval = 30 * time.Minute
+	// settingsInterval is how often the settings of the cluster are read while
+	// nothing is wrong: people edit them rarely.
+	settingsInterval = 30 * time.Minute
 	// They are read first between these two after the start: all agents may start at once.
-	surroundingsFrom = 30 * time.Second
-	surroundingsBy   = 3 * time.Minute
-	// surroundingsTimeout bounds such a read, which delays the probes meanwhile.
-	surroundingsTimeout = 2 * time.Second
+	settingsFrom = 30 * time.Second
+	settingsBy   = 3 * time.Minute
+	// settingsTimeout bounds such a read, which delays the probes meanwhile.
+	settingsTimeout = 2 * time.Second
+	// claimsTimeout leaves the API server its part of that time.
+	claimsTimeout = 500 * time.Millisecond
 	// diagnosisInterval is how often a good verdict is looked at for risks.
 	diagnosisInterval = time.Minute
 	// replacedFor is how long a changed annotation may explain something.
@@ -30,54 +32,76 @@ const (
 
 // causes is what the loop knows of why the verdict is as it is.
 type causes struct {
-	facts diagnose.Facts // those that are read; the others are filled in
-	of    identity.Verdict
-	next  time.Time // when they are read again, if nothing is wrong
-	early *rate.Limiter
+	settings diagnose.Settings
+	claims   identity.Claims
+	readFor  identity.Verdict // the one that was stated when these two were read
+	nextRead time.Time        // when they are read again, if nothing is wrong
+	// earlyReads are those that a bad verdict causes.
+	earlyReads *rate.Limiter
 
-	said       time.Time // when the last diagnosis was made
-	wrongEnded time.Time // when the last wrong identity ended, zero if none did
+	diagnosedAt time.Time
+	wrongEnded  time.Time // when the last wrong identity ended, zero if none did
 }
 
 func newCauses() causes {
-	return causes{early: rate.NewLimiter(rate.Every(earlyInterval), earlyBurst)}
+	return causes{earlyReads: rate.NewLimiter(rate.Every(earlyInterval), earlyBurst)}
 }
 
-// readSurroundings reads them when they are due, or when a bad verdict has just
-// been published, and publishes what they say about it.
-func (a *Agent) readSurroundings(ctx context.Context, turnedBad bool) {
+// readSettings reads the settings of the cluster, and the claims of an identity
+// token, when they are due or when a bad verdict has just been published, and
+// publishes what they say about it.
+func (a *Agent) readSettings(ctx context.Context, turnedBad bool) {
 	c := &a.causes
-	if a.Surroundings == nil || ctx.Err() != nil {
+	if (a.ClusterSettings == nil && a.Claims == nil) || ctx.Err() != nil {
 		return
 	}
-	if time.Now().Before(c.next) && (!turnedBad || !c.early.Allow()) {
+	if time.Now().Before(c.nextRead) && (!turnedBad || !c.earlyReads.Allow()) {
 		return
 	}
-	limited, cancel := context.WithTimeout(ctx, surroundingsTimeout)
+	limited, cancel := context.WithTimeout(ctx, settingsTimeout)
 	defer cancel()
-	facts := a.Surroundings(limited)
+	claims := a.readClaims(limited)
+	var settings diagnose.Settings
+	if a.ClusterSettings != nil {
+		settings = a.ClusterSettings(limited)
+	}
 	a.beat()
 	if ctx.Err() != nil {
 		return
 	}
-	c.facts, c.of, c.next = facts, a.stated(), time.Now().Add(a.within(surroundingsInterval))
+	c.settings, c.claims, c.readFor = settings, claims, a.stated()
+	c.nextRead = time.Now().Add(a.within(settingsInterval))
 	next := *a.Snapshot()
 	next.Diagnosis = a.diagnose(next.Observation, next.Verdict)
 	a.snapshot.Store(&next)
 }
 
+func (a *Agent) readClaims(ctx context.Context) identity.Claims {
+	if a.Claims == nil {
+		return identity.Claims{}
+	}
+	limited, cancel := context.WithTimeout(ctx, claimsTimeout)
+	defer cancel()
+	return a.Claims(limited)
+}
+
 // diagnose says why the verdict is as it is, by what is known now.
 func (a *Agent) diagnose(o identity.Observation, v identity.Verdict) diagnose.Diagnosis {
-	a.causes.said = time.Now()
-	f := a.causes.facts
-	f.Verdict, f.Observation, f.Expectation = v, o, a.expectation.now
-	if !v.Same(a.causes.of) {
-		f.Claims = identity.Claims{} // settings last, a witness speaks of what it saw
+	c := &a.causes
+	c.diagnosedAt = time.Now()
+	f := diagnose.Facts{
+		Loop: diagnose.Loop{
+			Verdict: v, Observation: o, Expectation: a.expectation.now,
+			Recovered: !c.wrongEnded.IsZero() && time.Since(c.wrongEnded) < recoveredFor,
+		},
+		Settings: c.settings,
+		Process:  a.Process,
 	}
-	f.HostNetwork, f.Environment, f.Self = a.HostNetwork, a.Environment, a.Self
+	if v.Same(c.readFor) {
+		f.Claims = c.claims // settings last, a witness speaks of what it saw
+	}
 	if time.Since(a.expectation.replaced) < replacedFor {
 		f.Replaced = a.expectation.before
 	}
-	f.Recovered = !a.causes.wrongEnded.IsZero() && time.Since(a.causes.wrongEnded) < recoveredFor
 	return diagnose.Diagnose(f)
 }

@@ -12,21 +12,23 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
-// surrounded runs an agent where Cilium may be set to route by eBPF, and records
-// when it looks.
-func surrounded(t *testing.T, masquerade string) (*world, *[]time.Time) {
-	var looks []time.Time
+// withCilium runs an agent where Cilium may be set to route by eBPF, and records
+// when it reads the settings.
+func withCilium(t *testing.T, masquerade string) (*world, *[]time.Time) {
+	var reads []time.Time
 	w := start(t, func(o *agent.Options) {
-		o.HostNetwork = diagnose.No
-		o.Surroundings = func(context.Context) diagnose.Facts {
-			looks = append(looks, time.Now())
-			return diagnose.Facts{
-				Cilium:      diagnose.Config{State: diagnose.Read, Data: map[string]string{"enable-bpf-masquerade": masquerade, "kube-proxy-replacement": "true"}},
+		o.Process.HostNetwork = diagnose.No
+		o.ClusterSettings = func(context.Context) diagnose.Settings {
+			reads = append(reads, time.Now())
+			return diagnose.Settings{
+				Cilium: diagnose.ConfigMap{State: diagnose.Read, Data: map[string]string{
+					"enable-bpf-masquerade": masquerade, "kube-proxy-replacement": "true",
+				}},
 				DataplaneV2: diagnose.No, NodeLabels: map[string]string{diagnose.LabelMetadataServer: "true"},
 			}
 		}
 	})
-	return w, &looks
+	return w, &reads
 }
 
 func (w *world) suspects() []string { return named(w.Snapshot().Diagnosis.Suspects) }
@@ -42,16 +44,16 @@ func named(findings []diagnose.Finding) []string {
 
 func TestTheCauseIsToldWithTheState(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, looks := surrounded(t, "true")
+		w, reads := withCilium(t, "true")
 		w.after(20 * time.Second)
-		if len(*looks) != 0 {
-			t.Error("looked around at once, as all agents of a cluster would")
+		if len(*reads) != 0 {
+			t.Error("read the settings at once, as all agents of a cluster would")
 		}
 		w.answers(vm(customSA))
 		w.after(interval + time.Second)
 		w.wants(t, identity.NodeFallback)
-		if got, want := w.suspects(), []string{"proves cilium_bpf_host_routing"}; !slices.Equal(got, want) || len(*looks) != 1 {
-			t.Errorf("suspects %v after %d looks, want %v after one", got, len(*looks), want)
+		if got, want := w.suspects(), []string{"proves cilium_bpf_host_routing"}; !slices.Equal(got, want) || len(*reads) != 1 {
+			t.Errorf("suspects %v after %d reads, want %v after one", got, len(*reads), want)
 		}
 		w.answers(gke(app))
 		w.after(interval + time.Second)
@@ -65,44 +67,43 @@ func TestTheCauseIsToldWithTheState(t *testing.T) {
 // Who signed for another verdict is no witness of this one.
 func TestAWitnessSpeaksOfItsVerdictOnly(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		looks := 0
+		reads := 0
 		w := start(t, func(o *agent.Options) {
-			o.HostNetwork = diagnose.No
-			o.Surroundings = func(context.Context) diagnose.Facts {
-				looks++
-				return diagnose.Facts{
-					DataplaneV2: diagnose.No, NodeLabels: map[string]string{}, Claims: identity.Claims{Server: identity.ServerGKE},
-				}
+			o.Process.HostNetwork = diagnose.No
+			o.ClusterSettings = func(context.Context) diagnose.Settings {
+				reads++
+				return diagnose.Settings{DataplaneV2: diagnose.No, NodeLabels: map[string]string{}}
 			}
+			o.Claims = func(context.Context) identity.Claims { return identity.Claims{Server: identity.ServerGKE} }
 		})
 		w.after(5 * time.Minute)
-		if looks != 1 {
-			t.Fatalf("%d looks, want one while all is well", looks)
+		if reads != 1 {
+			t.Fatalf("%d reads, want one while all is well", reads)
 		}
 		w.answers(vm(customSA))
 		w.after(interval + time.Second)
-		if got, want := w.suspects(), []string{"suggests node_pool_gce_metadata"}; !slices.Equal(got, want) || looks != 2 {
-			t.Errorf("suspects %v after %d looks, want %v: a token of GKE's server contradicts", got, looks, want)
+		if got, want := w.suspects(), []string{"suggests node_pool_gce_metadata"}; !slices.Equal(got, want) || reads != 2 {
+			t.Errorf("suspects %v after %d reads, want %v: a token of GKE's server contradicts", got, reads, want)
 		}
-		// More states than it may look at again: the last look was at another one.
+		// More states than it may read them for: it read them last for another one.
 		for range 8 {
 			w.answers(vm(other))
 			w.after(interval)
 			w.answers(vm(customSA))
 			w.after(interval)
 		}
-		before := looks
+		before := reads
 		w.answers(vm(other))
 		w.after(interval + time.Second)
-		if got, want := w.suspects(), []string{"proves node_pool_gce_metadata"}; !slices.Equal(got, want) || looks != before {
-			t.Errorf("suspects %v after %d more looks, want %v without any", got, looks-before, want)
+		if got, want := w.suspects(), []string{"proves node_pool_gce_metadata"}; !slices.Equal(got, want) || reads != before {
+			t.Errorf("suspects %v after %d more reads, want %v without any", got, reads-before, want)
 		}
 	})
 }
 
 func TestPooledConnectionsAreARiskForAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, _ := surrounded(t, "false")
+		w, _ := withCilium(t, "false")
 		w.answers(vm(customSA))
 		w.after(interval)
 		w.answers(gke(app))
@@ -117,23 +118,23 @@ func TestPooledConnectionsAreARiskForAnHour(t *testing.T) {
 	})
 }
 
-func TestItLooksAroundEveryHalfHour(t *testing.T) {
+func TestTheSettingsAreReadEveryHalfHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, looks := surrounded(t, "true")
+		w, reads := withCilium(t, "true")
 		w.after(3 * time.Minute)
-		if got, want := w.risks(), []string{"suggests cilium_bpf_host_routing"}; !slices.Equal(got, want) || len(*looks) != 1 {
-			t.Errorf("risks %v after %d looks, want %v after one", got, len(*looks), want)
+		if got, want := w.risks(), []string{"suggests cilium_bpf_host_routing"}; !slices.Equal(got, want) || len(*reads) != 1 {
+			t.Errorf("risks %v after %d reads, want %v after one", got, len(*reads), want)
 		}
 		w.after(3 * time.Hour)
-		if n := len(*looks); n < 6 || n > 8 {
-			t.Errorf("%d looks in three hours, want one each half hour", n)
+		if n := len(*reads); n < 6 || n > 8 {
+			t.Errorf("%d reads in three hours, want one each half hour", n)
 		}
 	})
 }
 
-func TestAStateThatComesAndGoesDoesNotMakeItLookEachTime(t *testing.T) {
+func TestAStateThatComesAndGoesDoesNotMakeItReadThemEachTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, looks := surrounded(t, "true")
+		w, reads := withCilium(t, "true")
 		w.after(time.Second)
 		for range 30 {
 			w.answers(vm(customSA))
@@ -141,8 +142,8 @@ func TestAStateThatComesAndGoesDoesNotMakeItLookEachTime(t *testing.T) {
 			w.answers(gke(app))
 			w.after(interval)
 		}
-		if n := len(*looks); n < 10 || n > 14 {
-			t.Errorf("%d looks in ten minutes, want three and then one a minute", n)
+		if n := len(*reads); n < 10 || n > 14 {
+			t.Errorf("%d reads in ten minutes, want three and then one a minute", n)
 		}
 	})
 }

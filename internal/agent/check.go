@@ -22,7 +22,7 @@ func Check(ctx context.Context, o Options) *Snapshot {
 	o.StartupGrace = 0
 	a := New(o)
 	a.confirmsFirst = true
-	a.causes.next = a.started.Add(surroundingsInterval) // only to explain what is bad
+	a.causes.nextRead = a.started.Add(settingsInterval) // only to explain what is bad
 	for i := range maxChecks {
 		if i > 0 && !sleep(ctx, checkGap) {
 			break

@@ -209,10 +209,10 @@ func TestTheSummaryIsWhatAnEventTakes(t *testing.T) {
 	}
 }
 
-// The log has the words of the Event, with the causes, for which it looks around first.
+// The log has the words of the Event, with the causes, for which it reads the settings first.
 func TestAChangeIsLoggedWithItsSummary(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, _ := surrounded(t, "true")
+		w, _ := withCilium(t, "true")
 		w.after(20 * time.Second)
 		w.answers(vm(customSA))
 		w.after(interval + time.Second)

@@ -139,7 +139,7 @@ func ciliumLinkLocal(f Facts) opinion {
 	switch {
 	case f.vmAnswers():
 		return rulesOut(vmIgnoresAddress)
-	case !f.isHidden():
+	case !f.podUnrecognised():
 	case linkLocal == No:
 		return rulesOut("Link-local addresses are not masqueraded: %s.", quoted)
 	case masquerade == No:
@@ -160,7 +160,7 @@ func agentLinkLocal(f Facts) opinion {
 	switch {
 	case f.vmAnswers():
 		return rulesOut(vmIgnoresAddress)
-	case !f.isHidden():
+	case !f.podUnrecognised():
 	case linkLocal == No:
 		return rulesOut("Link-local addresses are not masqueraded: %s.", quoted)
 	case agent == Yes:
@@ -199,7 +199,7 @@ func sourceNAT(f Facts) opinion {
 	switch {
 	case f.vmAnswers():
 		return rulesOut("The VM's metadata server answers, which gives the node's identity to every source address.")
-	case !f.isHidden() || linkLocal == Yes:
+	case !f.podUnrecognised() || linkLocal == Yes:
 	case f.in(identity.Unavailable):
 		return suggests("GKE's metadata server answers what it knows without a Pod, and fails when it is asked who the Pod is: something may hide the Pod's address from it.")
 	default:

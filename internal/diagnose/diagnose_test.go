@@ -22,7 +22,7 @@ const (
 type fact func(*diagnose.Facts)
 
 func facts(all ...fact) diagnose.Facts {
-	f := diagnose.Facts{Expectation: annotated(app)}
+	f := diagnose.Facts{Loop: diagnose.Loop{Expectation: annotated(app)}}
 	for _, set := range all {
 		set(&f)
 	}
@@ -73,20 +73,20 @@ func cilium(pairs ...string) fact {
 	for i := 0; i < len(pairs); i += 2 {
 		data[pairs[i]] = pairs[i+1]
 	}
-	return func(f *diagnose.Facts) { f.Cilium = diagnose.Config{State: diagnose.Read, Data: data} }
+	return func(f *diagnose.Facts) { f.Cilium = diagnose.ConfigMap{State: diagnose.Read, Data: data} }
 }
 
-func ciliumIs(s diagnose.ConfigState) fact {
+func ciliumIs(s diagnose.ConfigMapState) fact {
 	return func(f *diagnose.Facts) { f.Cilium.State = s }
 }
 
 func ipMasq(config string) fact {
 	return func(f *diagnose.Facts) {
-		f.IPMasqAgent = diagnose.Config{State: diagnose.Read, Data: map[string]string{"config": config}}
+		f.IPMasqAgent = diagnose.ConfigMap{State: diagnose.Read, Data: map[string]string{"config": config}}
 	}
 }
 
-func ipMasqIs(s diagnose.ConfigState) fact {
+func ipMasqIs(s diagnose.ConfigMapState) fact {
 	return func(f *diagnose.Facts) { f.IPMasqAgent.State = s }
 }
 

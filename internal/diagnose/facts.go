@@ -8,27 +8,39 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
-// Facts are what is known at one moment. The zero value of each field means that
-// it is not known, which is never taken for a no.
+// Facts are what is known at one moment, by who knows it: each owner fills in one
+// value. They are embedded, so that a rule reads as if the facts were one. The zero
+// value of each field means that it is not known, which is never taken for a no.
 type Facts struct {
+	Loop
+	Settings
+	Process
+	// Claims are those of an identity token that came with this verdict, as the
+	// metadata server signed it.
+	Claims identity.Claims
+}
+
+// Loop is what the loop has found out.
+type Loop struct {
 	// Verdict is what is stated. State, identity and server are taken from it.
 	Verdict identity.Verdict
 	// Observation is that of the last probe, which may be younger than the verdict.
 	// Only the reasons of failures are taken from it, and only if they fit the state.
 	Observation identity.Observation
 	Expectation identity.Expectation
-	// Claims are those of an identity token that came with this verdict.
-	Claims identity.Claims
 	// Replaced is what was expected until an annotation was changed a while ago.
 	Replaced identity.Expectation
 	// Recovered: a wrong identity was stated and has ended, not longer ago than
 	// connections and tokens of that time may live on.
 	Recovered bool
+}
 
+// Settings are those of the cluster, as they were read from its API server.
+type Settings struct {
 	// Cilium is the ConfigMap cilium-config in the namespace of Cilium.
-	Cilium Config
+	Cilium ConfigMap
 	// IPMasqAgent is the ConfigMap ip-masq-agent in kube-system or in that namespace.
-	IPMasqAgent Config
+	IPMasqAgent ConfigMap
 	// DataplaneV2: the DaemonSet anetd runs, so that Google configures Cilium.
 	DataplaneV2 Tristate
 	// NodeLabels are those of the node, nil if they are not known.
@@ -36,6 +48,10 @@ type Facts struct {
 	// Annotations are those of the agent's Kubernetes ServiceAccount, nil if they are
 	// not known.
 	Annotations map[string]string
+}
+
+// Process is what the agent knows of itself from its start on.
+type Process struct {
 	// HostNetwork: the agent's Pod is in the node's network.
 	HostNetwork Tristate
 	Environment Environment
@@ -60,21 +76,21 @@ func is(b bool) Tristate {
 	return No
 }
 
-// Config is one ConfigMap.
-type Config struct {
-	State ConfigState
+// ConfigMap is one ConfigMap.
+type ConfigMap struct {
+	State ConfigMapState
 	// Namespace is where it was looked for, kube-system if empty.
 	Namespace string
 	Data      map[string]string
 }
 
-// ConfigState is what became of the attempt to read a ConfigMap.
-type ConfigState int8
+// ConfigMapState is what became of the attempt to read a ConfigMap.
+type ConfigMapState int8
 
 // The states of a ConfigMap.
 const (
 	// NotRead: not yet, or the API server did not answer.
-	NotRead ConfigState = iota
+	NotRead ConfigMapState = iota
 	// Forbidden: no Role allows it.
 	Forbidden
 	// Absent: there is none.
@@ -157,11 +173,11 @@ func (f Facts) mixed() bool {
 	return f.vmAnswers() && (f.in(identity.Unavailable, identity.TokenDenied) || kind == identity.WorkloadPool || kind == identity.Principal)
 }
 
-// isHidden reports whether GKE's server seems not to recognise the Pod by its
+// podUnrecognised reports whether GKE's server seems not to recognise the Pod by its
 // address: it takes it for the node or for another one, or fails when asked about
 // the Pod and not when asked about itself (gcpdiag rule gke/ERR/2023_011). What it
 // answers to the client is not documented.
-func (f Facts) isHidden() bool {
+func (f Facts) podUnrecognised() bool {
 	if f.in(identity.NodeFallback, identity.Mismatch) {
 		return f.gkeAnswers()
 	}

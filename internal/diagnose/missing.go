@@ -25,7 +25,7 @@ func missing(f Facts) []Gap {
 			"kubectl -n " + namespace + " create rolebinding " + name + " --role=" + name + account,
 		}
 	}
-	config := func(matters bool, name string, c Config) {
+	config := func(matters bool, name string, c ConfigMap) {
 		const retry = "The agent reads it again by itself, soon after a bad verdict."
 		switch c.State {
 		case Forbidden:
@@ -59,7 +59,7 @@ func missing(f Facts) []Gap {
 			"Allow the agent to read the DaemonSet anetd.",
 			role("kube-system", "workload-identity-exporter-anetd", "--resource=daemonsets.apps --resource-name=anetd")...)
 	}
-	config(f.isHidden() || match, "ip-masq-agent", f.IPMasqAgent)
+	config(f.podUnrecognised() || match, "ip-masq-agent", f.IPMasqAgent)
 	gap(asked && f.Annotations == nil, "The annotations of the agent's Kubernetes ServiceAccount are not known.",
 		"Allow the agent to read it.",
 		role(f.namespace(), "workload-identity-exporter", "--resource=serviceaccounts --resource-name="+arg(f.Self.ServiceAccount, "KSA"))...)

@@ -10,9 +10,9 @@ import (
 
 // cilium is cilium-config as far as it means what Cilium's documentation says.
 // With Dataplane V2 the ConfigMap is Google's, for a Cilium of Google's.
-func (f Facts) cilium() Config {
+func (f Facts) cilium() ConfigMap {
 	if f.DataplaneV2 == Yes {
-		return Config{}
+		return ConfigMap{}
 	}
 	return f.Cilium
 }
@@ -20,7 +20,7 @@ func (f Facts) cilium() Config {
 // flag is a boolean of the ConfigMap, read as Cilium does (strconv.ParseBool),
 // and the quotation of it. absent is what Cilium takes it for if it is not set.
 // Where there is no ConfigMap there is no Cilium that could have it on.
-func (c Config) flag(key string, absent Tristate) (Tristate, string) {
+func (c ConfigMap) flag(key string, absent Tristate) (Tristate, string) {
 	switch c.State {
 	case Read:
 	case Absent:
@@ -40,7 +40,7 @@ func (c Config) flag(key string, absent Tristate) (Tristate, string) {
 	return is(on), quoted
 }
 
-func (c Config) namespace() string {
+func (c ConfigMap) namespace() string {
 	if c.Namespace == "" {
 		return "kube-system"
 	}
@@ -50,7 +50,7 @@ func (c Config) namespace() string {
 // kubeProxyReplacement also has values that are no booleans, in older versions of
 // Cilium: strict and disabled; and probe and partial, by which it depends on the
 // kernel and on other settings how much is replaced.
-func (c Config) kubeProxyReplacement() (Tristate, string) {
+func (c ConfigMap) kubeProxyReplacement() (Tristate, string) {
 	on, quoted := c.flag("kube-proxy-replacement", No)
 	if c.State == Read {
 		switch strings.ToLower(strings.TrimSpace(c.Data["kube-proxy-replacement"])) {
@@ -71,7 +71,7 @@ func (c Config) kubeProxyReplacement() (Tristate, string) {
 // With enable-ipv4-masquerade off it is not known: Cilium's documentation ties
 // host routing to BPF masquerading, and its code falls back to legacy routing only
 // where iptables masquerades.
-func (c Config) hostRouting() (Tristate, string) {
+func (c ConfigMap) hostRouting() (Tristate, string) {
 	masquerade, q1 := c.flag("enable-bpf-masquerade", No)
 	replacement, q2 := c.kubeProxyReplacement()
 	legacy, q3 := c.flag("enable-host-legacy-routing", No)

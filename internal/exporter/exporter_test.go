@@ -55,12 +55,12 @@ func start(t *testing.T, expect func(context.Context) (identity.Expectation, err
 		Prober: w, Recorder: w.counters, Expect: expect, Logger: slog.New(slog.DiscardHandler),
 		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
 		Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute, ExpectationInterval: 10 * time.Minute,
-		Surroundings: func(context.Context) diagnose.Facts {
+		ClusterSettings: func(context.Context) diagnose.Settings {
 			bypass := map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"}
-			return diagnose.Facts{Cilium: diagnose.Config{State: diagnose.Read, Data: bypass}, DataplaneV2: diagnose.No}
+			return diagnose.Settings{Cilium: diagnose.ConfigMap{State: diagnose.Read, Data: bypass}, DataplaneV2: diagnose.No}
 		},
-		HostNetwork: diagnose.No,
-		Random:      func() float64 { return 0.5 },
+		Process: diagnose.Process{HostNetwork: diagnose.No},
+		Random:  func() float64 { return 0.5 },
 	})
 	build := exporter.Build{Version: "v1.2.3", Revision: "abcdef", GoVersion: "go1.26"}
 	w.registry.MustRegister(w.counters, exporter.NewGauges(a.Snapshot, build, "169.254.169.254"))

@@ -20,43 +20,43 @@ const (
 	node         = "/api/v1/nodes/" + kubetest.Node
 )
 
-type config map[string]any
+type object map[string]any
 
-func configMap(key, value string) any { return config{"data": map[string]string{key: value}} }
+func configMap(key, value string) any { return object{"data": map[string]string{key: value}} }
 
 func labelled(key, value string) any {
-	return config{"metadata": config{"labels": map[string]string{key: value}}}
+	return object{"metadata": object{"labels": map[string]string{key: value}}}
 }
 
-func (c *cluster) surroundings(t *testing.T) diagnose.Facts {
+func (c *cluster) settings(t *testing.T) diagnose.Settings {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	return c.client.Surroundings(ctx, c.self, "cilium")
+	return c.client.ClusterSettings(ctx, c.self, "cilium")
 }
 
-func TestSurroundingsAreReadByName(t *testing.T) {
+func TestClusterSettingsAreReadByName(t *testing.T) {
 	c := newCluster(t)
 	c.Annotate(map[string]string{identity.AnnotationServiceAccount: "app@demo-project.iam.gserviceaccount.com"})
 	c.Put(ciliumConfig, configMap("enable-bpf-masquerade", "true"))
 	c.Put(ipMasqAgent, configMap("config", "masqLinkLocal: true"))
 	c.Put(anetd, labelled("k8s-app", "cilium"))
 	c.Put(node, labelled("iam.gke.io/gke-metadata-server-enabled", "true"))
-	f := c.surroundings(t)
-	if f.Cilium.State != diagnose.Read || f.Cilium.Namespace != "cilium" || f.Cilium.Data["enable-bpf-masquerade"] != "true" {
-		t.Errorf("cilium-config %+v, want what it holds", f.Cilium)
+	s := c.settings(t)
+	if s.Cilium.State != diagnose.Read || s.Cilium.Namespace != "cilium" || s.Cilium.Data["enable-bpf-masquerade"] != "true" {
+		t.Errorf("cilium-config %+v, want what it holds", s.Cilium)
 	}
 	// It was looked for beside Cilium first.
-	if f.IPMasqAgent.State != diagnose.Read || f.IPMasqAgent.Namespace != "kube-system" || f.IPMasqAgent.Data["config"] != "masqLinkLocal: true" {
-		t.Errorf("ip-masq-agent %+v, want that of kube-system", f.IPMasqAgent)
+	if s.IPMasqAgent.State != diagnose.Read || s.IPMasqAgent.Namespace != "kube-system" || s.IPMasqAgent.Data["config"] != "masqLinkLocal: true" {
+		t.Errorf("ip-masq-agent %+v, want that of kube-system", s.IPMasqAgent)
 	}
-	if f.DataplaneV2 != diagnose.Yes {
+	if s.DataplaneV2 != diagnose.Yes {
 		t.Error("Dataplane V2 was not seen")
 	}
-	if want := map[string]string{"iam.gke.io/gke-metadata-server-enabled": "true"}; !maps.Equal(f.NodeLabels, want) {
-		t.Errorf("labels of the node %v, want %v", f.NodeLabels, want)
+	if want := map[string]string{"iam.gke.io/gke-metadata-server-enabled": "true"}; !maps.Equal(s.NodeLabels, want) {
+		t.Errorf("labels of the node %v, want %v", s.NodeLabels, want)
 	}
-	if got := f.Annotations[identity.AnnotationServiceAccount]; got != "app@demo-project.iam.gserviceaccount.com" {
+	if got := s.Annotations[identity.AnnotationServiceAccount]; got != "app@demo-project.iam.gserviceaccount.com" {
 		t.Errorf("annotation %q, want that of the ServiceAccount", got)
 	}
 	for _, r := range c.Requests() {
@@ -72,12 +72,12 @@ func TestSurroundingsAreReadByName(t *testing.T) {
 
 func TestWhatIsNotThereIsAFact(t *testing.T) {
 	c := newCluster(t)
-	c.Put(node, config{"metadata": config{}})
-	f := c.surroundings(t)
-	if f.Cilium.State != diagnose.Absent || f.IPMasqAgent.State != diagnose.Absent || f.DataplaneV2 != diagnose.No {
-		t.Errorf("got %v, %v and %v, want that there are none", f.Cilium.State, f.IPMasqAgent.State, f.DataplaneV2)
+	c.Put(node, object{"metadata": object{}})
+	s := c.settings(t)
+	if s.Cilium.State != diagnose.Absent || s.IPMasqAgent.State != diagnose.Absent || s.DataplaneV2 != diagnose.No {
+		t.Errorf("got %v, %v and %v, want that there are none", s.Cilium.State, s.IPMasqAgent.State, s.DataplaneV2)
 	}
-	if f.NodeLabels == nil || f.Annotations == nil {
+	if s.NodeLabels == nil || s.Annotations == nil {
 		t.Error("a node or ServiceAccount that is known to have nothing is not known at all")
 	}
 }
@@ -85,7 +85,7 @@ func TestWhatIsNotThereIsAFact(t *testing.T) {
 func TestWhatCannotBeReadIsNotKnown(t *testing.T) {
 	for _, tt := range []struct {
 		status int
-		want   diagnose.ConfigState
+		want   diagnose.ConfigMapState
 		reason kube.Reason
 	}{
 		{http.StatusForbidden, diagnose.Forbidden, kube.Forbidden},
@@ -96,12 +96,12 @@ func TestWhatCannotBeReadIsNotKnown(t *testing.T) {
 		for _, path := range []string{ciliumConfig, "/api/v1/namespaces/cilium/configmaps/ip-masq-agent", anetd, node} {
 			c.Put(path, tt.status)
 		}
-		f := c.surroundings(t)
-		if f.Cilium.State != tt.want || f.IPMasqAgent.State != tt.want {
-			t.Errorf("%d: %v and %v, want %v", tt.status, f.Cilium.State, f.IPMasqAgent.State, tt.want)
+		s := c.settings(t)
+		if s.Cilium.State != tt.want || s.IPMasqAgent.State != tt.want {
+			t.Errorf("%d: %v and %v, want %v", tt.status, s.Cilium.State, s.IPMasqAgent.State, tt.want)
 		}
-		if f.DataplaneV2 != diagnose.Unknown || f.NodeLabels != nil {
-			t.Errorf("%d: Dataplane V2 is %v and the node has %v, want that neither is known", tt.status, f.DataplaneV2, f.NodeLabels)
+		if s.DataplaneV2 != diagnose.Unknown || s.NodeLabels != nil {
+			t.Errorf("%d: Dataplane V2 is %v and the node has %v, want that neither is known", tt.status, s.DataplaneV2, s.NodeLabels)
 		}
 		for _, r := range c.reasons[:4] {
 			if r != tt.reason {
@@ -118,7 +118,7 @@ func TestTheAnnotationsAreReadEachTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.Annotate(map[string]string{identity.AnnotationServiceAccount: "new@demo-project.iam.gserviceaccount.com"})
-	if got := c.surroundings(t).Annotations[identity.AnnotationServiceAccount]; got != "new@demo-project.iam.gserviceaccount.com" {
+	if got := c.settings(t).Annotations[identity.AnnotationServiceAccount]; got != "new@demo-project.iam.gserviceaccount.com" {
 		t.Errorf("annotation %q, want the one that it has now", got)
 	}
 }
