@@ -18,11 +18,15 @@ func expectationOutdated(f Facts) opinion {
 		return rulesOut("WI_EXPECTED_EMAILS is not set.")
 	case !configured || f.Annotations == nil || observed == "":
 	case f.annotated() == string(observed) && f.gkeAnswers():
-		return proves("WI_EXPECTED_EMAILS expects %s, and the annotation of the Kubernetes ServiceAccount names what the server gives: %s.", quote(f.Expectation.String()), quote(string(observed)))
+		return proves("WI_EXPECTED_EMAILS expects %s, and the annotation of the Kubernetes ServiceAccount names "+
+			"what the server gives: %s.", quote(f.Expectation.String()), quote(string(observed)))
 	case f.annotated() == string(observed):
-		return suggests("WI_EXPECTED_EMAILS expects %s, and the annotation of the Kubernetes ServiceAccount names %s.", quote(f.Expectation.String()), quote(string(observed)))
+		return suggests("WI_EXPECTED_EMAILS expects %s, and the annotation of the Kubernetes ServiceAccount "+
+			"names %s.", quote(f.Expectation.String()), quote(string(observed)))
 	case f.Annotations[identity.AnnotationReturnPrincipal] == "true" && observed.Kind() == identity.Principal:
-		return proves("WI_EXPECTED_EMAILS expects %s, and the annotation %s of the Kubernetes ServiceAccount is \"true\", which asks for the principal.", quote(f.Expectation.String()), identity.AnnotationReturnPrincipal)
+		return proves("WI_EXPECTED_EMAILS expects %s, and the annotation %s of the Kubernetes ServiceAccount is "+
+			"\"true\", which asks for the principal.",
+			quote(f.Expectation.String()), identity.AnnotationReturnPrincipal)
 	case f.annotated() != "" && f.Expectation.Accepts(identity.Identity(f.annotated())):
 		return rulesOut("WI_EXPECTED_EMAILS and the annotation of the Kubernetes ServiceAccount agree.")
 	}
@@ -39,11 +43,13 @@ func annotationMissing(f Facts) opinion {
 	case f.annotated() != "":
 		return rulesOut("The Kubernetes ServiceAccount has the annotation %s=%s.", key, quote(f.annotated()))
 	case f.Annotations != nil && observed.Kind() == identity.WorkloadPool:
-		return proves("The Kubernetes ServiceAccount has no annotation %s, and the server gives what it gives without: the workload pool %s.", key, quote(string(observed)))
+		return proves("The Kubernetes ServiceAccount has no annotation %s, and the server gives what it gives "+
+			"without: the workload pool %s.", key, quote(string(observed)))
 	case f.Annotations != nil && f.Annotations[identity.AnnotationReturnPrincipal] != "true":
 		return suggests("The Kubernetes ServiceAccount has no annotation %s.", key)
 	case f.Annotations == nil && f.Expectation.Source == identity.SourceConfig:
-		return suggests("The server gives %s, as for a Kubernetes ServiceAccount without the annotation %s; what is expected comes from WI_EXPECTED_EMAILS.", quote(string(observed)), key)
+		return suggests("The server gives %s, as for a Kubernetes ServiceAccount without the annotation %s; what is "+
+			"expected comes from WI_EXPECTED_EMAILS.", quote(string(observed)), key)
 	}
 	return opinion{}
 }
@@ -61,11 +67,14 @@ func annotationChanged(f Facts) opinion {
 	case f.in(identity.Unbound) && f.Annotations != nil && f.annotated() == "":
 		return o // it is missing, however long
 	case named:
-		o = proves("The annotation %s names what the server gives, %s, and the agent expects what it named before: %s.", key, quote(string(observed)), expected)
+		o = proves("The annotation %s names what the server gives, %s, and the agent expects "+
+			"what it named before: %s.", key, quote(string(observed)), expected)
 	case f.Replaced.Accepts(observed):
-		o = proves("What is expected was changed from %s to %s, and the server still gives what it was before: %s.", quote(f.Replaced.String()), expected, quote(string(observed)))
+		o = proves("What is expected was changed from %s to %s, and the server still gives what it was before: %s.",
+			quote(f.Replaced.String()), expected, quote(string(observed)))
 	case f.in(identity.Unbound) && f.annotated() != "":
-		return suggests("The annotation %s=%s is there, and the server answers as if it were not: it may have been added a moment ago.", key, quote(f.annotated()))
+		return suggests("The annotation %s=%s is there, and the server answers as if it were not: it may have been "+
+			"added a moment ago.", key, quote(f.annotated()))
 	default:
 		return o
 	}
@@ -88,7 +97,9 @@ func gsaMissing(f Facts) opinion {
 func bindingMissing(f Facts) opinion {
 	switch f.refusal() {
 	case identity.Denied:
-		return suggests("IAM refuses a token of %s with 403, most often because the Kubernetes ServiceAccount lacks roles/iam.workloadIdentityUser on it. An account that does not exist or is disabled gets the same answer.", quote(string(f.Verdict.Identity)))
+		return suggests("IAM refuses a token of %s with 403, most often because the Kubernetes ServiceAccount lacks "+
+			"roles/iam.workloadIdentityUser on it. An account that does not exist or is disabled gets "+
+			"the same answer.", quote(string(f.Verdict.Identity)))
 	case identity.NoServiceAccount:
 		return rulesOut("IAM does not know the service account at all.")
 	default:
@@ -110,7 +121,8 @@ func (f Facts) refusal() identity.Reason {
 // setting can explain a verdict.
 func environmentOverride(f Facts) opinion {
 	if host := f.Environment.MetadataHost; host != "" {
-		return proves("WI_METADATA_HOST is %s: this server is probed instead of %s, which says nothing about the identity of Pods.", quote(host), metadataIPv4)
+		return proves("WI_METADATA_HOST is %s: this server is probed instead of %s, which says nothing about the "+
+			"identity of Pods.", quote(host), metadataIPv4)
 	}
 	if set := f.obeyed(); len(set) > 0 {
 		return rulesOut("The probe asks %s itself, and ignores %s.", metadataIPv4, strings.Join(set, ", "))
@@ -125,7 +137,8 @@ func environmentRisk(f Facts) opinion {
 		return environmentOverride(f)
 	}
 	if set := f.obeyed(); len(set) > 0 {
-		return suggests("The agent's Pod has %s, which the probe ignores and other clients obey. If it is set in Pods of workloads too, they do not get the identity that is probed.", strings.Join(set, ", "))
+		return suggests("The agent's Pod has %s, which the probe ignores and other clients obey. If it is set in "+
+			"Pods of workloads too, they do not get the identity that is probed.", strings.Join(set, ", "))
 	}
 	return opinion{}
 }

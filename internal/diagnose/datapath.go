@@ -17,9 +17,11 @@ func hostNetwork(f Facts) opinion {
 	case f.HostNetwork == No:
 		return rulesOut("The agent's Pod has an address of its own.")
 	case f.HostNetwork == Yes && f.vmAnswers():
-		return proves("The agent's Pod has the address of its node, so it is hostNetwork, and the VM's metadata server answers it as it should. This says nothing about other Pods.")
+		return proves("The agent's Pod has the address of its node, so it is hostNetwork, and the VM's metadata " +
+			"server answers it as it should. This says nothing about other Pods.")
 	case f.HostNetwork == Yes:
-		return suggests("The agent's Pod has the address of its node, so it is hostNetwork, and gets the node's identity.")
+		return suggests("The agent's Pod has the address of its node, so it is hostNetwork, " +
+			"and gets the node's identity.")
 	}
 	return opinion{}
 }
@@ -69,14 +71,19 @@ func hostRouting(f Facts) opinion {
 	case f.gkeAnswers():
 		return rulesOut(gkeAnswers)
 	case !f.podIsTheNode():
-	case routing == Yes && f.vmAnswers() && f.HostNetwork == No && f.DataplaneV2 == No && f.NodeLabels[LabelMetadataServer] == "true":
-		return proves("%s on a node that runs GKE's, and %s, which turns on eBPF host routing: it skips the node's rule for metadata requests.", f.theVM(), quoted)
+	case routing == Yes && f.vmAnswers() &&
+		f.HostNetwork == No && f.DataplaneV2 == No && f.NodeLabels[LabelMetadataServer] == "true":
+		return proves("%s on a node that runs GKE's, and %s, which turns on eBPF host routing: it skips the node's "+
+			"rule for metadata requests.", f.theVM(), quoted)
 	case routing == Yes:
-		return suggests("The identity is the node's, and %s, which turns on eBPF host routing: it skips the node's rule for metadata requests.", quoted)
+		return suggests("The identity is the node's, and %s, which turns on eBPF host routing: it skips the node's "+
+			"rule for metadata requests.", quoted)
 	case routing == Unknown && c.State == Read:
-		return suggests("The identity is the node's, and it cannot be excluded that the settings turn on eBPF host routing: %s.", quoted)
+		return suggests("The identity is the node's, and it cannot be excluded that the settings turn on eBPF host "+
+			"routing: %s.", quoted)
 	case routing == No && replacement == Yes && f.vmAnswers() && !f.poolWithoutServer():
-		return suggests("The VM's metadata server answers although %s, which rules out eBPF host routing. Cilium's agents read that only when they start: it may have been corrected, and they not restarted.", quoted)
+		return suggests("The VM's metadata server answers although %s, which rules out eBPF host routing. Cilium's "+
+			"agents read that only when they start: it may have been corrected, and they not restarted.", quoted)
 	case routing == No:
 		return rulesOut("Cilium's settings do not turn on eBPF host routing: %s.", quoted)
 	}
@@ -92,7 +99,8 @@ func hostRoutingRisk(f Facts) opinion {
 	case f.vmAnswers():
 		return threat(hostRouting(f))
 	case routing == Yes && f.DataplaneV2 == No:
-		return suggests("Pods still get the right identity, and %s, which turns on eBPF host routing when Cilium's agents restart: it skips the node's rule for metadata requests.", quoted)
+		return suggests("Pods still get the right identity, and %s, which turns on eBPF host routing when Cilium's "+
+			"agents restart: it skips the node's rule for metadata requests.", quoted)
 	}
 	return opinion{}
 }
@@ -109,7 +117,8 @@ func localRedirect(f Facts) opinion {
 	case on == No:
 		return rulesOut("Cilium obeys no local redirect policies: %s.", quoted)
 	case on == Yes && !f.poolWithoutServer():
-		return suggests("The identity is the node's, and %s: a policy for the metadata server lets requests through to the VM's while its backend is not ready.", quoted)
+		return suggests("The identity is the node's, and %s: a policy for the metadata server lets requests through "+
+			"to the VM's while its backend is not ready.", quoted)
 	}
 	return opinion{}
 }
@@ -123,12 +132,15 @@ func localRedirectRisk(f Facts) opinion {
 	case f.vmAnswers():
 		return threat(localRedirect(f))
 	case on == Yes && routing == Yes && f.DataplaneV2 == No:
-		return suggests("Pods get the right identity, and %s while %s: if the node runs with eBPF host routing already, only a local redirect policy keeps requests from the VM's metadata server, and none does while the backend is not ready.", q1, q2)
+		return suggests("Pods get the right identity, and %s while %s: if the node runs with eBPF host routing "+
+			"already, only a local redirect policy keeps requests from the VM's metadata server, and none does "+
+			"while the backend is not ready.", q1, q2)
 	}
 	return opinion{}
 }
 
-const vmIgnoresAddress = "The VM's metadata server answers, which gives the node's identity to every source address: masqLinkLocal changes nothing about that."
+const vmIgnoresAddress = "The VM's metadata server answers, which gives the node's identity to every source " +
+	"address: masqLinkLocal changes nothing about that."
 
 // ciliumLinkLocal is a suspicion at most: whatever was set, GKE's server saw the
 // Pod's address if it was asked at all.
@@ -147,7 +159,8 @@ func ciliumLinkLocal(f Facts) opinion {
 	case agent == No:
 		return rulesOut("Cilium does not read the ConfigMap ip-masq-agent: %s.", q2)
 	case linkLocal == Yes && masquerade == Yes && agent == Yes:
-		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s; %s and %s. Cilium was never measured to hide it, so look further if the remedy does not help.", quoted, q1, q2)
+		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s; %s and %s. Cilium "+
+			"was never measured to hide it, so look further if the remedy does not help.", quoted, q1, q2)
 	}
 	return opinion{}
 }
@@ -166,7 +179,8 @@ func agentLinkLocal(f Facts) opinion {
 	case agent == Yes:
 		return rulesOut("Cilium reads the ConfigMap ip-masq-agent in place of the ip-masq-agent: %s.", q1)
 	case linkLocal == Yes:
-		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s. That is a known report; which path of the node it takes is not.", quoted)
+		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s. That is a known "+
+			"report; which path of the node it takes is not.", quoted)
 	}
 	return opinion{}
 }
@@ -190,7 +204,8 @@ func linkLocalRisk(f Facts, obeyed bool) opinion {
 	if linkLocal != Yes || !obeyed {
 		return opinion{}
 	}
-	return suggests("Pods get the right identity now, but by the settings requests to the metadata server may leave with the node's address, by which GKE's server cannot tell the Pod: %s.", quoted)
+	return suggests("Pods get the right identity now, but by the settings requests to the metadata server may leave "+
+		"with the node's address, by which GKE's server cannot tell the Pod: %s.", quoted)
 }
 
 // sourceNAT: GKE's server tells Pods by their source address.
@@ -201,9 +216,11 @@ func sourceNAT(f Facts) opinion {
 		return rulesOut("The VM's metadata server answers, which gives the node's identity to every source address.")
 	case !f.podUnrecognised() || linkLocal == Yes:
 	case f.in(identity.Unavailable):
-		return suggests("GKE's metadata server answers what it knows without a Pod, and fails when it is asked who the Pod is: something may hide the Pod's address from it.")
+		return suggests("GKE's metadata server answers what it knows without a Pod, and fails when it is asked who " +
+			"the Pod is: something may hide the Pod's address from it.")
 	default:
-		return suggests("GKE's metadata server answers, and takes the Pod for %s. It tells Pods by their source address, so something may hide that.", quote(string(f.Verdict.Identity)))
+		return suggests("GKE's metadata server answers, and takes the Pod for %s. It tells Pods by their source "+
+			"address, so something may hide that.", quote(string(f.Verdict.Identity)))
 	}
 	return opinion{}
 }
@@ -215,9 +232,11 @@ func nodeIdentityExpected(f Facts) opinion {
 	case !f.vmAnswers():
 		return opinion{}
 	case f.mixed():
-		return suggests("The VM's metadata server answered one request and GKE's another: %s.", quote(string(f.Verdict.Identity)))
+		return suggests("The VM's metadata server answered one request and GKE's another: %s.",
+			quote(string(f.Verdict.Identity)))
 	}
-	return proves("The VM's metadata server answers, and the expected identity is the node's: %s. Every Pod of the node gets it, and a Pod that expects another gets the wrong one.", quote(string(f.Verdict.Identity)))
+	return proves("The VM's metadata server answers, and the expected identity is the node's: %s. Every Pod of the "+
+		"node gets it, and a Pod that expects another gets the wrong one.", quote(string(f.Verdict.Identity)))
 }
 
 // pooledConnections: after the repair, connections that were kept alive stayed with
@@ -226,7 +245,9 @@ func pooledConnections(f Facts) opinion {
 	if !f.Recovered {
 		return opinion{}
 	}
-	return suggests("A wrong identity was handed out until a while ago. New connections are right, but those that clients keep alive stayed with the wrong server in 9 of 10 measured cases, and clients hold tokens for up to an hour.")
+	return suggests("A wrong identity was handed out until a while ago. New connections are right, but those that " +
+		"clients keep alive stayed with the wrong server in 9 of 10 measured cases, and clients hold tokens for up " +
+		"to an hour.")
 }
 
 // ifVM makes the suspicion about the VM's server a risk, where it answers with an

@@ -13,7 +13,6 @@ package diagnose
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -171,7 +170,13 @@ func findings(f Facts, question func(rule) func(Facts) opinion) []Finding {
 		if o.confidence == Proves && (f.mixed() || f.Environment.MetadataHost != "") {
 			o.confidence = Suggests
 		}
-		all = append(all, Finding{Cause: r.cause, Confidence: o.confidence, Why: o.why, Remedy: r.remedy(f), Runbook: r.page(f.Verdict.State)})
+		all = append(all, Finding{
+			Cause:      r.cause,
+			Confidence: o.confidence,
+			Why:        o.why,
+			Remedy:     r.remedy(f),
+			Runbook:    r.page(f.Verdict.State),
+		})
 	}
 	rank := []Confidence{Proves, Suggests, RulesOut}
 	slices.SortStableFunc(all, func(a, b Finding) int {
@@ -179,78 +184,3 @@ func findings(f Facts, question func(rule) func(Facts) opinion) []Finding {
 	})
 	return all
 }
-
-// rule is all that is known about one cause.
-type rule struct {
-	cause   Cause
-	suspect func(Facts) opinion // of a bad verdict; nil: never
-	risk    func(Facts) opinion // of a good one; nil: never
-	remedy  func(Facts) Remedy
-	// pages are the sections of the runbooks by state, the one for the empty state
-	// is for all others.
-	pages map[identity.State]string
-}
-
-// rules is the table of causes. Causes of which a fact decides come before those
-// that are told from settings, and special ones before general ones.
-func rules() []rule {
-	const (
-		match, unavailable, mismatch = identity.Match, identity.Unavailable, identity.Mismatch
-
-		fallback = "WorkloadIdentityNodeFallback.md#"
-		outage   = "WorkloadIdentityMetadataUnavailable.md#"
-		foreign  = "WorkloadIdentityMismatch.md#"
-		unbound  = "WorkloadIdentityUnbound.md#causes-and-fixes"
-		denied   = "WorkloadIdentityTokenDenied.md#"
-		risk     = "WorkloadIdentityMasqueradeRisk.md#"
-	)
-	type pages = map[identity.State]string
-	address := pages{"": fallback + "5-something-hides-the-pods-address-gke", mismatch: foreign + "1-it-is-the-node-pools-account", unavailable: outage + "3-the-server-cannot-tell-which-pod-asks", match: risk + "2-link-local-addresses-are-masqueraded"}
-	return []rule{
-		{HostNetwork, hostNetwork, ifVM(hostNetwork), leaveHostNetwork, pages{"": fallback + "4-the-agents-pod-is-hostnetwork-vm"}},
-		{NodePoolGCEMetadata, nodePool, ifVM(nodePool), enableMetadataServer, pages{"": fallback + "3-a-node-pool-without-gkes-metadata-server-vm"}},
-		{CiliumBPFHostRouting, hostRouting, hostRoutingRisk, useLegacyRouting, pages{
-			"":    fallback + "1-cilium-with-ebpf-host-routing-vm-the-most-likely-one",
-			match: risk + "1-ebpf-host-routing-is-about-to-come-the-most-likely-one",
-		}},
-		{LocalRedirectDormant, localRedirect, localRedirectRisk, dropLocalRedirect, pages{"": fallback + "2-a-local-redirect-policy-of-cilium-that-is-dormant-vm"}},
-		{CiliumBPFMasqueradeLinkLocal, ciliumLinkLocal, ciliumLinkLocalRisk, excludeLinkLocal, address},
-		{IPMasqAgentLinkLocal, agentLinkLocal, agentLinkLocalRisk, excludeLinkLocal, address},
-		{ExpectationOutdated, expectationOutdated, nil, correctExpectation, pages{"": fallback + "6-none-of-these", mismatch: foreign + "4-wi_expected_emails-is-out-of-date", identity.Unbound: unbound}},
-		{AnnotationMissing, annotationMissing, nil, annotate, pages{"": unbound}},
-		{AnnotationChanged, annotationChanged, nil, waitForAnnotation, pages{"": foreign + "3-the-annotation-was-changed-a-moment-ago", identity.Unbound: unbound}},
-		{SourceNAT, sourceNAT, nil, findSourceNAT, address},
-		{GSAMissing, gsaMissing, nil, correctAccount, pages{"": denied + "2-the-google-service-account-does-not-exist-no_service_account-404"}},
-		{IAMBindingMissing, bindingMissing, nil, bind, pages{"": denied + "1-the-binding-is-missing-denied-403-the-most-likely-one"}},
-		{Throttled, throttled, nil, askLess, pages{"": outage + "4-throttled"}},
-		{STSBlocked, stsBlocked, nil, openSTS, pages{"": outage + "5-sts-or-iam-is-not-reached"}},
-		{NetworkPolicy, networkPolicy, nil, allowEgress, pages{"": outage + "2-a-networkpolicy"}},
-		{MetadataServerDown, serverDown, nil, restartServer, pages{"": outage + "1-gke-metadata-server-is-down-or-a-redirect-leads-past-it"}},
-		{NotAMetadataServer, notAMetadataServer, nil, findProxy, pages{"": outage + "causes-and-fixes"}},
-		{NodeIdentityExpected, nil, nodeIdentityExpected, findWhyVM, pages{"": risk + "3-the-vms-metadata-server-answers-already"}},
-		{PooledConnections, nil, pooledConnections, restartPods, pages{"": fallback + "over"}},
-		// What is found out about another server than the Pods' comes first, since it is
-		// the agent's warning already that it is another.
-		{EnvironmentOverride, environmentOverride, environmentRisk, unsetVariables, pages{"": fallback + "6-none-of-these"}},
-	}
-}
-
-// Runbooks is where the runbooks are published.
-const Runbooks = "https://github.com/workload-identity-exporter/workload-identity-exporter/blob/main/alerts/runbooks/"
-
-func (r rule) page(s identity.State) string {
-	if p, ok := r.pages[s]; ok {
-		return Runbooks + p
-	}
-	return Runbooks + r.pages[""]
-}
-
-// opinion is what a rule says; the zero value says nothing.
-type opinion struct {
-	confidence Confidence
-	why        string
-}
-
-func proves(why string, a ...any) opinion   { return opinion{Proves, fmt.Sprintf(why, a...)} }
-func suggests(why string, a ...any) opinion { return opinion{Suggests, fmt.Sprintf(why, a...)} }
-func rulesOut(why string, a ...any) opinion { return opinion{RulesOut, fmt.Sprintf(why, a...)} }

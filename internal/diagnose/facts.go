@@ -127,7 +127,8 @@ const labelNodePool = "cloud.google.com/gke-nodepool"
 // judged reports whether there is a verdict that can be explained.
 func (f Facts) judged() bool {
 	switch f.Verdict.State {
-	case identity.NodeFallback, identity.Mismatch, identity.Unbound, identity.TokenDenied, identity.Unavailable, identity.Match:
+	case identity.NodeFallback, identity.Mismatch, identity.Unbound, identity.TokenDenied, identity.Unavailable,
+		identity.Match:
 		return true
 	case identity.UnknownExpectation, identity.Stale, identity.Starting:
 	}
@@ -141,7 +142,8 @@ func (f Facts) in(states ...identity.State) bool {
 // vmAnswers goes by the machine type. Where that could not be asked, an identity
 // token which names a VM says the same.
 func (f Facts) vmAnswers() bool {
-	return f.Verdict.Server == identity.ServerVM || f.Verdict.Server == identity.ServerUnknown && f.Claims.Server == identity.ServerVM
+	return f.Verdict.Server == identity.ServerVM ||
+		f.Verdict.Server == identity.ServerUnknown && f.Claims.Server == identity.ServerVM
 }
 
 func (f Facts) gkeAnswers() bool { return f.Verdict.Server == identity.ServerGKE }
@@ -166,11 +168,13 @@ func (f Facts) podIsTheNode() bool { return f.isTheNode() && f.HostNetwork != Ye
 // mixed reports whether the evidence is that of two servers, or of an outage
 // beside it: too little to prove anything about the one that answers.
 func (f Facts) mixed() bool {
-	if f.vmAnswers() && f.Claims.Server == identity.ServerGKE || f.gkeAnswers() && f.Claims.Server == identity.ServerVM {
+	if f.vmAnswers() && f.Claims.Server == identity.ServerGKE ||
+		f.gkeAnswers() && f.Claims.Server == identity.ServerVM {
 		return true
 	}
 	kind := f.Verdict.Identity.Kind()
-	return f.vmAnswers() && (f.in(identity.Unavailable, identity.TokenDenied) || kind == identity.WorkloadPool || kind == identity.Principal)
+	return f.vmAnswers() && (f.in(identity.Unavailable, identity.TokenDenied) ||
+		kind == identity.WorkloadPool || kind == identity.Principal)
 }
 
 // podUnrecognised reports whether GKE's server seems not to recognise the Pod by its

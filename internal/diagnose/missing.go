@@ -18,7 +18,7 @@ func missing(f Facts) []Gap {
 		}
 	}
 	// Grants, for the agent's own ServiceAccount.
-	account := " --serviceaccount=" + f.namespace() + ":" + arg(f.Self.ServiceAccount, "KSA")
+	account := " --serviceaccount=" + f.namespace() + ":" + f.serviceAccount()
 	role := func(namespace, name, what string) []string {
 		return []string{
 			"kubectl -n " + namespace + " create role " + name + " --verb=get " + what,
@@ -30,7 +30,8 @@ func missing(f Facts) []Gap {
 		switch c.State {
 		case Forbidden:
 			gap(matters, "The ConfigMap "+name+" may not be read.", "Allow the agent to read it by its name. "+retry,
-				role(arg(c.namespace(), "NAMESPACE"), "workload-identity-exporter-"+name, "--resource=configmaps --resource-name="+name)...)
+				role(arg(c.namespace(), "NAMESPACE"), "workload-identity-exporter-"+name,
+					"--resource=configmaps --resource-name="+name)...)
 		case NotRead:
 			gap(matters, "The ConfigMap "+name+" was not read yet.", retry)
 		case Absent, Read:
@@ -46,22 +47,27 @@ func missing(f Facts) []Gap {
 
 	gap(f.isTheNode() && f.HostNetwork == Unknown, "It is not known whether the agent's Pod is hostNetwork.",
 		"Give the agent the address of its Pod and of its node from the downward API (status.podIP, status.hostIP).")
-	gap(f.podIsTheNode() && f.NodeLabels == nil, "The labels of the node are not known, which tell whether it runs GKE's metadata server.",
+	gap(f.podIsTheNode() && f.NodeLabels == nil,
+		"The labels of the node are not known, which tell whether it runs GKE's metadata server.",
 		"Allow the agent to read its Node.",
 		"kubectl create clusterrole workload-identity-exporter-node --verb=get --resource=nodes",
-		"kubectl create clusterrolebinding workload-identity-exporter-node --clusterrole=workload-identity-exporter-node"+account)
-	gap(f.podIsTheNode() && f.DataplaneV2 == Yes, "The node runs Dataplane V2, whose settings are Google's and say nothing here.",
+		"kubectl create clusterrolebinding workload-identity-exporter-node "+
+			"--clusterrole=workload-identity-exporter-node"+account)
+	gap(f.podIsTheNode() && f.DataplaneV2 == Yes,
+		"The node runs Dataplane V2, whose settings are Google's and say nothing here.",
 		"If nothing else explains it, change nothing there, and open a support case.")
 	if f.DataplaneV2 != Yes {
 		config(f.podIsTheNode() || match || outage, "cilium-config", f.Cilium)
 		gap((f.podIsTheNode() || match) && f.DataplaneV2 == Unknown && f.Cilium.State == Read,
 			"It is not known whether the node runs Dataplane V2, for which cilium-config means something else.",
 			"Allow the agent to read the DaemonSet anetd.",
-			role("kube-system", "workload-identity-exporter-anetd", "--resource=daemonsets.apps --resource-name=anetd")...)
+			role("kube-system", "workload-identity-exporter-anetd",
+				"--resource=daemonsets.apps --resource-name=anetd")...)
 	}
 	config(f.podUnrecognised() || match, "ip-masq-agent", f.IPMasqAgent)
 	gap(asked && f.Annotations == nil, "The annotations of the agent's Kubernetes ServiceAccount are not known.",
 		"Allow the agent to read it.",
-		role(f.namespace(), "workload-identity-exporter", "--resource=serviceaccounts --resource-name="+arg(f.Self.ServiceAccount, "KSA"))...)
+		role(f.namespace(), "workload-identity-exporter",
+			"--resource=serviceaccounts --resource-name="+f.serviceAccount())...)
 	return gaps
 }

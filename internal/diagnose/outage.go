@@ -51,7 +51,8 @@ func stsBlocked(f Facts) opinion {
 	case endpoint == identity.EndpointToken && failure.Reason == identity.Timeout:
 		return suggests("The server gives the email and no token by the deadline, for which it asks STS and IAM.")
 	case endpoint == identity.EndpointToken && failure.Reason == identity.ServerError:
-		return suggests("The server gives the email and fails with HTTP %d to get a token, for which it asks STS and IAM.", failure.Status)
+		return suggests("The server gives the email and fails with HTTP %d to get a token, for which it asks STS "+
+			"and IAM.", failure.Status)
 	}
 	return opinion{}
 }
@@ -68,7 +69,8 @@ func serverDown(f Facts) opinion {
 		return rulesOut("The metadata server answers a part of the requests of a probe.")
 	case failure.Reason == identity.Unreachable:
 		if on, quoted := f.cilium().flag("enable-local-redirect-policy", No); on == Yes {
-			return suggests("No request of the probe reached a server (%s), and %s: a local redirect policy may lead past the address on which gke-metadata-server listens.", quote(failure.Detail), quoted)
+			return suggests("No request of the probe reached a server (%s), and %s: a local redirect policy may "+
+				"lead past the address on which gke-metadata-server listens.", quote(failure.Detail), quoted)
 		}
 		return suggests("No request of the probe reached a server: %s.", quote(failure.Detail))
 	case failure.Reason == identity.Timeout:
@@ -98,7 +100,8 @@ func notAMetadataServer(f Facts) opinion {
 	}
 	switch failure.Reason {
 	case identity.Redirect, identity.Malformed, identity.Denied:
-		return suggests("The answer to the request for the %s is none of a metadata server: %s.", endpoint, quote(failure.Error()))
+		return suggests("The answer to the request for the %s is none of a metadata server: %s.",
+			endpoint, quote(failure.Error()))
 	default:
 		return opinion{}
 	}

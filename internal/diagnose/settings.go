@@ -138,5 +138,6 @@ func (f Facts) masqueradesLinkLocal() (Tristate, string) {
 			return No, "nonMasqueradeCIDRs has " + quote(p.String()) + " in the ConfigMap ip-masq-agent"
 		}
 	}
-	return Yes, "masqLinkLocal is true in the ConfigMap ip-masq-agent, and no CIDR of nonMasqueradeCIDRs has " + metadataIPv4
+	return Yes, "masqLinkLocal is true in the ConfigMap ip-masq-agent, " +
+		"and no CIDR of nonMasqueradeCIDRs has " + metadataIPv4
 }
