@@ -18,7 +18,10 @@ import (
 // check holds what is true of every diagnosis.
 func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 	t.Helper()
-	judged := slices.Contains([]identity.State{identity.NodeFallback, identity.Mismatch, identity.Unbound, identity.TokenDenied, identity.Unavailable, identity.Match}, f.Verdict.State)
+	judged := slices.Contains([]identity.State{
+		identity.NodeFallback, identity.Mismatch, identity.Unbound, identity.TokenDenied, identity.Unavailable,
+		identity.Match,
+	}, f.Verdict.State)
 	switch match := f.Verdict.State == identity.Match; {
 	case !judged && len(d.Suspects)+len(d.Risks)+len(d.RuledOut) > 0:
 		t.Errorf("%s: findings %+v without a verdict", f.Verdict.State, d)
@@ -72,8 +75,13 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 	suspected := func(list ...diagnose.Cause) bool {
 		return slices.ContainsFunc(list, func(c diagnose.Cause) bool { return slices.Contains(causes(d.Suspects), c) })
 	}
-	ofVM := []diagnose.Cause{diagnose.HostNetwork, diagnose.NodePoolGCEMetadata, diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant}
-	ofAddress := []diagnose.Cause{diagnose.SourceNAT, diagnose.IPMasqAgentLinkLocal, diagnose.CiliumBPFMasqueradeLinkLocal}
+	ofVM := []diagnose.Cause{
+		diagnose.HostNetwork, diagnose.NodePoolGCEMetadata,
+		diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant,
+	}
+	ofAddress := []diagnose.Cause{
+		diagnose.SourceNAT, diagnose.IPMasqAgentLinkLocal, diagnose.CiliumBPFMasqueradeLinkLocal,
+	}
 	if f.Verdict.Server == gke && suspected(ofVM...) {
 		t.Errorf("GKE's server answers, and a cause for the VM's is suspected: %v", causes(d.Suspects))
 	}
@@ -86,7 +94,8 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 	// What was not read, or is Google's, is no evidence.
 	if f.Cilium.State != diagnose.Read || f.DataplaneV2 == diagnose.Yes {
 		for _, c := range causes(slices.Concat(d.Suspects, d.Risks)) {
-			if c == diagnose.CiliumBPFHostRouting || c == diagnose.LocalRedirectDormant || c == diagnose.CiliumBPFMasqueradeLinkLocal {
+			switch c {
+			case diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant, diagnose.CiliumBPFMasqueradeLinkLocal:
 				t.Errorf("%s without settings", c)
 			}
 		}
@@ -96,7 +105,11 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 // isSentence reports whether s is printable, begins with a capital letter and ends
 // with a stop.
 func isSentence(s string) bool {
-	return len(s) > 2 && s[0] >= 'A' && s[0] <= 'Z' && s[len(s)-1] == '.' && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+	return len(s) > 2 && s[0] >= 'A' && s[0] <= 'Z' && s[len(s)-1] == '.' && isPrintable(s)
+}
+
+func isPrintable(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // The sets do not change, and check is called often.
@@ -106,28 +119,35 @@ var suspectedCauses, riskCauses = diagnose.SuspectedCauses(), diagnose.RiskCause
 func worlds(f func(diagnose.Facts)) {
 	var states []fact
 	for _, by := range []identity.Server{vm, gke, unknown} {
-		states = append(states, fallback(by), match(by), verdict(identity.Mismatch, other, by), verdict(identity.Unbound, pool, by),
-			verdict(identity.Unbound, principal, by), verdict(identity.UnknownExpectation, other, by), verdict(identity.Stale, node, by), verdict(identity.Starting, "", by))
+		states = append(states, fallback(by), match(by), verdict(identity.Mismatch, other, by),
+			verdict(identity.Unbound, pool, by), verdict(identity.Unbound, principal, by),
+			verdict(identity.UnknownExpectation, other, by), verdict(identity.Stale, node, by),
+			verdict(identity.Starting, "", by))
 		for _, r := range identity.Reasons(identity.EndpointToken) {
 			x, failing := failure(r, 500), by
-			states = append(states, refused(r, 403), failed(failing, x, nil, nil), failed(failing, nil, x, nil), failed(failing, x, x, x),
+			states = append(states, refused(r, 403),
+				failed(failing, x, nil, nil), failed(failing, nil, x, nil), failed(failing, x, x, x),
 				all(refused(r, 403), func(f *diagnose.Facts) { f.Verdict.Server = failing }))
 		}
-		states = append(states, failed(by, failure(identity.Timeout, 0), failure(identity.Timeout, 0), failure(identity.Timeout, 0)))
+		dropped := failure(identity.Timeout, 0)
+		states = append(states, failed(by, dropped, dropped, dropped))
 	}
 	settings := []fact{
 		ciliumIs(diagnose.NotRead), ciliumIs(diagnose.Forbidden), ciliumIs(diagnose.Absent),
-		bypass, legacy, redirect, ownMasq, cilium("enable-bpf-masquerade", "true", "kube-proxy-replacement", "partial"),
+		bypass, legacy, redirect, ownMasq, cilium(bpfMasquerade, "true", kubeProxyReplacement, "partial"),
 	}
 	masq := []fact{ipMasqIs(diagnose.Forbidden), ipMasqIs(diagnose.Absent), ipMasq(linkLocal), ipMasq("garbage")}
 	places := []fact{
-		all(), all(podNetwork, withServer), all(podNetwork, noServer), all(hostNetwork, noServer), all(hostNetwork, withServer), noServer,
+		all(), all(podNetwork, withServer), all(podNetwork, noServer),
+		all(hostNetwork, noServer), all(hostNetwork, withServer), noServer,
 	}
 	planes := []fact{all(), v1, v2}
 	accounts := []fact{
-		all(), configured(app), all(annotations(), recovered), all(configured(app), annotations(identity.AnnotationReturnPrincipal, "true")),
+		all(), configured(app), all(annotations(), recovered),
+		all(configured(app), annotations(identity.AnnotationReturnPrincipal, "true")),
 		all(configured(app), annotations(identity.AnnotationServiceAccount, string(other))),
-		all(annotations(identity.AnnotationServiceAccount, string(other)), replaced(annotated(other)), variables("HTTP_PROXY")),
+		all(annotations(identity.AnnotationServiceAccount, string(other)),
+			replaced(annotated(other)), variables("HTTP_PROXY")),
 		all(replaced(annotated(node)), probes("x")),
 	}
 	signers := []fact{all(), signs(gke, ""), signs(vm, "gke-pool-1"), signs(unknown, "")}
@@ -138,7 +158,8 @@ func worlds(f func(diagnose.Facts)) {
 					for k, plane := range planes {
 						// Accounts and the datapath do not meet in a rule, and who signs changes
 						// little, so not all combinations are needed.
-						f(facts(state, setting, m, place, plane, accounts[(i+j+k)%len(accounts)], signers[(i+l+j+k)%len(signers)]))
+						account, signer := accounts[(i+j+k)%len(accounts)], signers[(i+l+j+k)%len(signers)]
+						f(facts(state, setting, m, place, plane, account, signer))
 					}
 				}
 			}
@@ -190,7 +211,10 @@ func agree(t *testing.T, remedies map[string]bool) {
 		}
 		runbooks = append(runbooks, text...)
 	}
-	terms := regexp.MustCompile(`[a-z]+(?:-[a-z0-9]+){2,}|\bWI_[A-Z_]+|[a-z]+\.googleapis\.com|\bmasq[A-Z]\w+|\bnonMasq\w+|roles/[\w.]+|GKE_METADATA|bpf\.\w+|169\.254\.\d+\.\d+/\d+|--workload-metadata`)
+	terms := regexp.MustCompile(strings.Join([]string{
+		`[a-z]+(?:-[a-z0-9]+){2,}`, `\bWI_[A-Z_]+`, `[a-z]+\.googleapis\.com`, `\bmasq[A-Z]\w+`, `\bnonMasq\w+`,
+		`roles/[\w.]+`, `GKE_METADATA`, `bpf\.\w+`, `169\.254\.\d+\.\d+/\d+`, `--workload-metadata`,
+	}, "|"))
 	for remedy := range remedies {
 		for _, term := range terms.FindAllString(remedy, -1) {
 			if !bytes.Contains(runbooks, []byte(term)) {
@@ -268,7 +292,8 @@ func TestRunbooksAreWhereTheAlertsSayTheyAre(t *testing.T) {
 
 // hostile is what a name, an annotation or a server could hold.
 var hostile = []string{
-	"$(reboot)", "`reboot`", "a;reboot", "a'b", `a"b`, "a b", "a\nreboot", "a|b", "a>b", "a&b", "-x", "--all", "{a,b}", "~", "*", "a\\", "#a", "!1",
+	"$(reboot)", "`reboot`", "a;reboot", "a'b", `a"b`, "a b", "a\nreboot", "a|b", "a>b", "a&b",
+	"-x", "--all", "{a,b}", "~", "*", "a\\", "#a", "!1",
 	"a\x1b[31m", "a\u202eb", "ä", strings.Repeat("x", 5000), "[a]", "a/../b", "\x00", "\xff\xfe",
 }
 
@@ -278,16 +303,26 @@ func TestCommandsHoldNothingForeign(t *testing.T) {
 	commands := func(fill func(string) string) []string {
 		var lines []string
 		for _, state := range []fact{
-			fallback(vm), fallback(gke), match(gke), match(vm), verdict(identity.Mismatch, other, gke), verdict(identity.Unbound, pool, gke), refused(identity.Denied, 403),
-			refused(identity.NoServiceAccount, 404), failed(gke, failure(identity.ServerError, 500), nil, nil), failed(gke, nil, failure(identity.Throttled, 429), nil),
-			failed(unknown, failure(identity.Timeout, 0), nil, failure(identity.Timeout, 0)), failed(gke, nil, failure(identity.Timeout, 0), nil),
-			verdict(identity.UnknownExpectation, other, gke), failed(unknown, failure(identity.Redirect, 302), nil, nil),
+			fallback(vm), fallback(gke), match(gke), match(vm),
+			verdict(identity.Mismatch, other, gke), verdict(identity.Unbound, pool, gke),
+			refused(identity.Denied, 403), refused(identity.NoServiceAccount, 404),
+			failed(gke, failure(identity.ServerError, 500), nil, nil),
+			failed(gke, nil, failure(identity.Throttled, 429), nil),
+			failed(unknown, failure(identity.Timeout, 0), nil, failure(identity.Timeout, 0)),
+			failed(gke, nil, failure(identity.Timeout, 0), nil),
+			failed(unknown, failure(identity.Redirect, 302), nil, nil),
+			verdict(identity.UnknownExpectation, other, gke),
 		} {
 			for _, setting := range []fact{redirect, legacy, ciliumIs(diagnose.Forbidden)} {
-				for _, place := range []fact{all(), all(podNetwork, noServer), hostNetwork, all(podNetwork, withServer), recovered} {
+				for _, place := range []fact{
+					all(), all(podNetwork, noServer), hostNetwork, all(podNetwork, withServer), recovered,
+				} {
 					f := facts(state, setting, place, v1, ipMasq(linkLocal), variables("HTTP_PROXY"))
 					if x := fill("x"); x != "" {
-						f.Self = diagnose.Self{Namespace: fill("namespace"), ServiceAccount: fill("ksa"), Node: fill("node"), Pod: fill("pod"), Project: fill("project")}
+						f.Self = diagnose.Self{
+							Namespace: fill("namespace"), ServiceAccount: fill("ksa"),
+							Node: fill("node"), Pod: fill("pod"), Project: fill("project"),
+						}
 						f.Expectation = annotated(identity.Identity(fill("app") + "@p.iam.gserviceaccount.com"))
 						f.Cilium.Namespace, f.IPMasqAgent.Namespace = fill("cilium"), fill("masq")
 						f.Verdict.Identity = identity.Identity(fill("id"))
@@ -297,8 +332,8 @@ func TestCommandsHoldNothingForeign(t *testing.T) {
 						if f.Observation.Email.Failure != nil {
 							f.Observation.Email.Failure.Detail = fill("detail")
 						}
-						if f.Annotations = map[string]string{identity.AnnotationServiceAccount: fill("annotation")}; f.Verdict.State == identity.UnknownExpectation {
-							f.Annotations = nil
+						if f.Verdict.State != identity.UnknownExpectation {
+							f.Annotations = map[string]string{identity.AnnotationServiceAccount: fill("annotation")}
 						}
 					}
 					d := diagnose.Diagnose(f)
@@ -318,14 +353,16 @@ func TestCommandsHoldNothingForeign(t *testing.T) {
 
 	const foreign = "zzz"
 	words := strings.Join(commands(func(s string) string { return foreign + s }), "\n")
-	for _, name := range []string{"namespace", "ksa", "node", "pod", "project", "app@p.iam.gserviceaccount.com", "cilium", "masq", "pool"} {
+	for _, name := range []string{
+		"namespace", "ksa", "node", "pod", "project", "app@p.iam.gserviceaccount.com", "cilium", "masq", "pool",
+	} {
 		if !strings.Contains(words, foreign+name) {
 			t.Errorf("no command has the known %s:\n%s", name, words)
 		}
 	}
 	for _, h := range hostile {
 		for _, c := range commands(func(s string) string { return h + foreign + s }) {
-			if strings.Contains(c, foreign) || strings.ContainsFunc(c, func(r rune) bool { return r < ' ' || r > '~' }) {
+			if strings.Contains(c, foreign) || !isPrintable(c) {
 				t.Errorf("%q is in the command %q", h, c)
 			}
 		}
@@ -362,15 +399,21 @@ func TestCommandsNameTheOnlyExpectedAccount(t *testing.T) {
 func TestQuotedValuesAreShortAndPrintable(t *testing.T) {
 	for _, h := range append(hostile, strings.Repeat("ä", 5000), strings.Repeat("\"", 5000)) {
 		for _, f := range []diagnose.Facts{
-			facts(fallback(vm), known, cilium("enable-bpf-masquerade", h, "kube-proxy-replacement", "true")),
+			facts(fallback(vm), known, cilium(bpfMasquerade, h, kubeProxyReplacement, "true")),
 			facts(fallback(vm), podNetwork, labels(diagnose.LabelMetadataServer, h)),
 			facts(verdict(identity.Unbound, pool, gke), annotations(identity.AnnotationServiceAccount, h)),
-			facts(configured(identity.Identity(h)), verdict(identity.Mismatch, identity.Identity(h), gke), annotations(identity.AnnotationServiceAccount, h)),
+			facts(
+				configured(identity.Identity(h)), verdict(identity.Mismatch, identity.Identity(h), gke),
+				annotations(identity.AnnotationServiceAccount, h),
+			),
 			facts(verdict(identity.Mismatch, identity.Identity(h), gke), replaced(annotated(identity.Identity(h)))),
 			facts(fallback(vm), probes(h), variables(h)),
-			facts(fallback(vm), ciliumIs(diagnose.Absent), podNetwork, withServer, func(f *diagnose.Facts) { f.Cilium.Namespace = h }),
+			facts(
+				fallback(vm), ciliumIs(diagnose.Absent), podNetwork, withServer,
+				func(f *diagnose.Facts) { f.Cilium.Namespace = h },
+			),
 			facts(failed(unknown, &identity.Failure{Reason: identity.Malformed, Detail: h}, nil, nil)),
-			facts(failed(unknown, &identity.Failure{Reason: identity.Unreachable, Detail: h}, failure(identity.Unreachable, 0), failure(identity.Unreachable, 0))),
+			facts(allFailed(&identity.Failure{Reason: identity.Unreachable, Detail: h})),
 		} {
 			check(t, f, diagnose.Diagnose(f))
 		}

@@ -17,7 +17,12 @@ func TestIPMasqAgent(t *testing.T) {
 		{"YAML", "masqLinkLocal: true", masquerades},
 		{"JSON", `{"masqLinkLocal": true, "nonMasqueradeCIDRs": ["10.0.0.0/8"]}`, masquerades},
 		{"JSON on several lines", "{\n  \"resyncInterval\": \"60s\",\n  \"masqLinkLocal\": true\n}\n", masquerades},
-		{"flow style with a comment", "# ours\nnonMasqueradeCIDRs: [10.0.0.0/8, 'fd00::/8']\nmasqLinkLocal: true # for egress\nmasqLinkLocalIPv6: true\n", masquerades},
+		{
+			"flow style with a comment",
+			"# ours\nnonMasqueradeCIDRs: [10.0.0.0/8, 'fd00::/8']\nmasqLinkLocal: true # for egress\n" +
+				"masqLinkLocalIPv6: true\n",
+			masquerades,
+		},
 		{"the old words for true", "masqLinkLocal: yes", masquerades},
 		{"a document marker", "---\nmasqLinkLocal: true\n", masquerades},
 		{"no CIDRs", "masqLinkLocal: true\nnonMasqueradeCIDRs:", masquerades},
@@ -27,7 +32,11 @@ func TestIPMasqAgent(t *testing.T) {
 		{"absent", "nonMasqueradeCIDRs:\n  - 10.0.0.0/8\n", excludes},
 		{"only for IPv6", "masqLinkLocalIPv6: true", excludes},
 		{"null", "masqLinkLocal: null", excludes},
-		{"excluded by its own CIDR", "masqLinkLocal: true\nnonMasqueradeCIDRs:\n- 10.0.0.0/8\n- 169.254.0.0/16", excludes},
+		{
+			"excluded by its own CIDR",
+			"masqLinkLocal: true\nnonMasqueradeCIDRs:\n- 10.0.0.0/8\n- 169.254.0.0/16",
+			excludes,
+		},
 		{"excluded by one address", "masqLinkLocal: true\nnonMasqueradeCIDRs: [169.254.169.254/32]", excludes},
 		{"excluded with everything", "masqLinkLocal: true\nnonMasqueradeCIDRs: [0.0.0.0/0]", excludes},
 		{"excluded by a CIDR with host bits", "masqLinkLocal: true\nnonMasqueradeCIDRs: [169.254.1.2/16]", excludes},
@@ -43,7 +52,18 @@ func TestIPMasqAgent(t *testing.T) {
 		{"a tab", "masqLinkLocal: true\n\tx: y", unreadable},
 		{"control characters", "masqLinkLocal: true\x00", unreadable},
 		{"far too large", "masqLinkLocal: true\n#" + strings.Repeat("x", 1<<20), unreadable},
-		{"aliases that explode", "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\ng: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\nmasqLinkLocal: true", unreadable},
+		{
+			"aliases that explode",
+			"a: &a [x,x,x,x,x,x,x,x,x]\n" +
+				"b: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\n" +
+				"c: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\n" +
+				"d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c]\n" +
+				"e: &e [*d,*d,*d,*d,*d,*d,*d,*d,*d]\n" +
+				"f: &f [*e,*e,*e,*e,*e,*e,*e,*e,*e]\n" +
+				"g: [*f,*f,*f,*f,*f,*f,*f,*f,*f]\n" +
+				"masqLinkLocal: true",
+			unreadable,
+		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -79,7 +99,7 @@ func TestCiliumSettings(t *testing.T) {
 		"true": true, "TRUE": true, "tRue": true, "1": true, "t": true,
 		"false": false, "0": false, "yes": false, "on": false, "": false, "\"true\"": false, "enabled": false,
 	} {
-		d := diagnose.Diagnose(facts(match(gke), v1, cilium("enable-bpf-masquerade", value, "kube-proxy-replacement", "true")))
+		d := diagnose.Diagnose(facts(match(gke), v1, cilium(bpfMasquerade, value, kubeProxyReplacement, "true")))
 		if got := slices.Contains(causes(d.Risks), diagnose.CiliumBPFHostRouting); got != want {
 			t.Errorf("enable-bpf-masquerade %q: at risk %t, want %t", value, got, want)
 		}
@@ -88,7 +108,7 @@ func TestCiliumSettings(t *testing.T) {
 		"true": true, "strict": true, "Strict": true,
 		"false": false, "disabled": false, "partial": false, "probe": false, "": false, "x": false,
 	} {
-		d := diagnose.Diagnose(facts(match(gke), v1, cilium("enable-bpf-masquerade", "true", "kube-proxy-replacement", value)))
+		d := diagnose.Diagnose(facts(match(gke), v1, cilium(bpfMasquerade, "true", kubeProxyReplacement, value)))
 		if got := slices.Contains(causes(d.Risks), diagnose.CiliumBPFHostRouting); got != want {
 			t.Errorf("kube-proxy-replacement %q: at risk %t, want %t", value, got, want)
 		}
@@ -96,14 +116,17 @@ func TestCiliumSettings(t *testing.T) {
 }
 
 func FuzzSettings(f *testing.F) {
-	for _, s := range []string{"", "true", "masqLinkLocal: true", `{"masqLinkLocal": true}`, "a: &a [*a]", "\x00", "- - -", "nonMasqueradeCIDRs: [0/0]"} {
+	for _, s := range []string{
+		"", "true", "masqLinkLocal: true", `{"masqLinkLocal": true}`, "a: &a [*a]", "\x00", "- - -",
+		"nonMasqueradeCIDRs: [0/0]",
+	} {
 		f.Add(s, s)
 	}
 	f.Fuzz(func(t *testing.T, setting, config string) {
 		for _, state := range []fact{fallback(vm), fallback(gke), match(gke)} {
 			x := facts(state, v1, ipMasq(config), cilium(
-				"enable-bpf-masquerade", setting, "kube-proxy-replacement", setting, "enable-host-legacy-routing", setting,
-				"enable-ipv4-masquerade", setting, "enable-ip-masq-agent", setting, "enable-local-redirect-policy", setting))
+				bpfMasquerade, setting, kubeProxyReplacement, setting, legacyRouting, setting,
+				ipv4Masquerade, setting, ownAgent, setting, redirectPolicy, setting))
 			check(t, x, diagnose.Diagnose(x))
 		}
 	})

@@ -43,12 +43,14 @@ func TestClusterSettingsAreReadByName(t *testing.T) {
 	c.Put(anetd, labelled("k8s-app", "cilium"))
 	c.Put(node, labelled("iam.gke.io/gke-metadata-server-enabled", "true"))
 	s := c.settings(t)
-	if s.Cilium.State != diagnose.Read || s.Cilium.Namespace != "cilium" || s.Cilium.Data["enable-bpf-masquerade"] != "true" {
-		t.Errorf("cilium-config %+v, want what it holds", s.Cilium)
+	cilium := s.Cilium
+	if cilium.State != diagnose.Read || cilium.Namespace != "cilium" || cilium.Data["enable-bpf-masquerade"] != "true" {
+		t.Errorf("cilium-config %+v, want what it holds", cilium)
 	}
 	// It was looked for beside Cilium first.
-	if s.IPMasqAgent.State != diagnose.Read || s.IPMasqAgent.Namespace != "kube-system" || s.IPMasqAgent.Data["config"] != "masqLinkLocal: true" {
-		t.Errorf("ip-masq-agent %+v, want that of kube-system", s.IPMasqAgent)
+	m := s.IPMasqAgent
+	if m.State != diagnose.Read || m.Namespace != "kube-system" || m.Data["config"] != "masqLinkLocal: true" {
+		t.Errorf("ip-masq-agent %+v, want that of kube-system", m)
 	}
 	if s.DataplaneV2 != diagnose.Yes {
 		t.Error("Dataplane V2 was not seen")
@@ -101,7 +103,8 @@ func TestWhatCannotBeReadIsNotKnown(t *testing.T) {
 			t.Errorf("%d: %v and %v, want %v", tt.status, s.Cilium.State, s.IPMasqAgent.State, tt.want)
 		}
 		if s.DataplaneV2 != diagnose.Unknown || s.NodeLabels != nil {
-			t.Errorf("%d: Dataplane V2 is %v and the node has %v, want that neither is known", tt.status, s.DataplaneV2, s.NodeLabels)
+			t.Errorf("%d: Dataplane V2 is %v and the node has %v, want that neither is known",
+				tt.status, s.DataplaneV2, s.NodeLabels)
 		}
 		for _, r := range c.reasons[:4] {
 			if r != tt.reason {
