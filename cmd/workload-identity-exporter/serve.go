@@ -43,7 +43,12 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 			state, _ := s.State()
 			return kube.Report{State: state, Message: s.Summary()}
 		}, log)
-		p.options.Changed = func(*agent.Snapshot) { reporter.Wake() }
+	}
+	p.options.Changed = func(previous identity.State, s *agent.Snapshot) {
+		logChange(log, previous, s)
+		if reporter != nil {
+			reporter.Wake()
+		}
 	}
 	loop = agent.New(p.options)
 
@@ -76,6 +81,16 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 	err = group.Wait()
 	log.Info("Stopped")
 	return err
+}
+
+// logChange writes the line about a change of state, in the words of the Event.
+func logChange(log *slog.Logger, previous identity.State, s *agent.Snapshot) {
+	v, level := s.Verdict, slog.LevelWarn
+	if v.State == identity.Match {
+		level = slog.LevelInfo
+	}
+	log.Log(context.Background(), level, "State changed", "state", v.State, "observed", v.Identity, "metadata_server", v.Server, "why", v.Why,
+		"previous_state", previous, "expected", s.Expectation.String(), "summary", s.Summary())
 }
 
 // parts are what the loop and a single check have in common.

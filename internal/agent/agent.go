@@ -61,7 +61,7 @@ type Options struct {
 	Claims func(context.Context) identity.Claims
 	// Changed is told when another state is published, with its causes; nil: nobody is.
 	// It must not block.
-	Changed func(*Snapshot)
+	Changed func(previous identity.State, s *Snapshot)
 	// Process is what does not change and may explain a verdict, too.
 	Process diagnose.Process
 
@@ -161,8 +161,8 @@ func (a *Agent) cycle(ctx context.Context) {
 		before := a.stated()
 		a.publish(o, v)
 		a.readSettings(ctx, !v.Same(before) && v.State != identity.Match)
-		if v.State != before.State {
-			a.tell(ctx, before.State)
+		if v.State != before.State && a.Changed != nil {
+			a.Changed(before.State, a.Snapshot())
 		}
 	}
 }
@@ -198,20 +198,6 @@ func (a *Agent) observe(ctx context.Context) (identity.Observation, identity.Ver
 		}
 	}
 	return c.newest().observation, c.stated
-}
-
-// tell tells of a change of state, when its causes are known.
-func (a *Agent) tell(ctx context.Context, before identity.State) {
-	now := a.Snapshot()
-	level := slog.LevelWarn
-	if now.Verdict.State == identity.Match {
-		level = slog.LevelInfo
-	}
-	a.Logger.Log(ctx, level, "State changed",
-		append(verdictAttributes(now.Verdict), "previous_state", before, "expected", now.Expectation.String(), "summary", now.Summary())...)
-	if a.Changed != nil && ctx.Err() == nil {
-		a.Changed(now)
-	}
 }
 
 // probe makes one probe and judges it. After the end of the context its result

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -14,9 +15,12 @@ import (
 
 // withCilium runs an agent where Cilium may be set to route by eBPF, and records
 // when it reads the settings.
-func withCilium(t *testing.T, masquerade string) (*world, *[]time.Time) {
+func withCilium(t *testing.T, masquerade string, adjust ...func(*agent.Options)) (*world, *[]time.Time) {
 	var reads []time.Time
 	w := start(t, func(o *agent.Options) {
+		for _, a := range adjust {
+			a(o)
+		}
 		o.Process.HostNetwork = diagnose.No
 		o.ClusterSettings = func(context.Context) diagnose.Settings {
 			reads = append(reads, time.Now())
@@ -41,6 +45,23 @@ func named(findings []diagnose.Finding) string {
 		names = append(names, string(f.Confidence)+" "+string(f.Cause))
 	}
 	return strings.Join(names, ", ")
+}
+
+// Who is told of a change can say why, for which the agent looks around first.
+func TestAChangeIsToldWithItsCause(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var told []string
+		tell := func(previous identity.State, s *agent.Snapshot) {
+			told = append(told, string(previous)+" -> "+string(s.Verdict.State)+": "+named(s.Diagnosis.Suspects))
+		}
+		w, _ := withCilium(t, "true", func(o *agent.Options) { o.Changed = tell })
+		w.after(20 * time.Second)
+		w.answers(vm(customSA))
+		w.after(interval + time.Second)
+		if want := []string{"starting -> match: ", "match -> node_fallback: proves cilium_bpf_host_routing"}; !slices.Equal(told, want) {
+			t.Errorf("told %q, want %q", told, want)
+		}
+	})
 }
 
 func TestTheCauseIsToldWithTheState(t *testing.T) {

@@ -208,21 +208,3 @@ func TestTheSummaryIsWhatAnEventTakes(t *testing.T) {
 		t.Errorf("a summary of %d bytes, want at most 1024, and a mark where it was cut", len(got))
 	}
 }
-
-// The log has the words of the Event, with the causes, for which it reads the settings first.
-func TestAChangeIsLoggedWithItsSummary(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		w, _ := withCilium(t, "true")
-		w.after(20 * time.Second)
-		w.answers(vm(customSA))
-		w.after(interval + time.Second)
-		logs := strings.ReplaceAll(w.logs.String(), `\"`, `"`)
-		if n := strings.Count(logs, `msg="State changed"`); n != 2 {
-			t.Fatalf("%d lines, want one for the match and one for the fallback:\n%s", n, logs)
-		}
-		summary := w.Snapshot().Summary()
-		if !strings.Contains(logs, `summary="`+summary+`"`) || !strings.Contains(summary, "Cause (proves): cilium_bpf_host_routing.") {
-			t.Errorf("the log lacks %q, or that the cause:\n%s", summary, logs)
-		}
-	})
-}
