@@ -16,13 +16,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
-)
-
-// Exit codes of check, besides exitOK for a match and exitUsage.
-const (
-	exitWrong      = 1
-	exitCannotTell = 3
-	exitNoToken    = 4
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 )
 
 // check judges once, or until it matches, and returns the exit code.
@@ -51,7 +45,7 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	p, err := assemble(settings, exporter.NewCounters(), slog.New(slog.DiscardHandler))
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter check: %v\n", err)
-		return exitCannotTell
+		return report.ExitInconclusive
 	}
 	if o.expect != nil {
 		p.options.ClusterSettings = nil // any Pod may ask; few may read settings
@@ -59,14 +53,14 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	for _, w := range p.warnings {
 		fmt.Fprintln(stderr, "warning:", w)
 	}
-	r := newReport(wait(ctx, o.wait, p.options, stderr))
+	r := report.New(wait(ctx, o.wait, p.options, stderr), aboutOf(settings, p))
 	if o.json {
 		e := json.NewEncoder(stdout)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
 		_ = e.Encode(r) // fails only if nobody reads it
 	} else {
-		r.print(stdout, colours(stdout))
+		r.Text(stdout, colours(stdout))
 	}
 	return r.ExitCode
 }

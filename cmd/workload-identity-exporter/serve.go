@@ -19,6 +19,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/metadata"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/web"
 )
 
@@ -39,13 +40,13 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 	var loop *agent.Agent
 	if p.reader != nil && (c.Events || c.NodeCondition) {
 		reporter = kube.NewReporter(p.reader, self, c.Events, c.NodeCondition, func() kube.Report {
-			s := loop.Snapshot()
-			state, _ := s.State()
-			return kube.Report{State: state, Message: s.Summary()}
+			r := report.New(loop.Snapshot(), report.About{})
+			return kube.Report{State: r.State, Message: r.Summary()}
 		}, log)
 	}
 	p.options.Changed = func(previous identity.State, s *agent.Snapshot) {
-		logChange(log, previous, s)
+		r := report.New(s, report.About{})
+		logChange(log, previous, s.Verdict.State, r)
 		if reporter != nil {
 			reporter.Wake()
 		}
@@ -61,10 +62,7 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 	}
 	server, err := web.New(web.Options{
 		Address: c.ListenAddress, ConfigFile: c.WebConfigFile, Gatherer: registry, Snapshot: loop.Snapshot, Alive: loop.Alive, Logger: log,
-		About: web.About{
-			Version: build.Version, Node: self.Node, Pod: self.Pod, Namespace: self.Namespace, ServiceAccount: self.ServiceAccount,
-			MetadataHost: c.MetadataHost, Warnings: p.warnings, Settings: settingsOf(c),
-		},
+		About: aboutOf(c, p),
 	})
 	if err != nil {
 		return err
@@ -84,13 +82,13 @@ func serve(ctx context.Context, c config.Config, logs io.Writer) error {
 }
 
 // logChange writes the line about a change of state, in the words of the Event.
-func logChange(log *slog.Logger, previous identity.State, s *agent.Snapshot) {
-	v, level := s.Verdict, slog.LevelWarn
-	if v.State == identity.Match {
+func logChange(log *slog.Logger, previous, now identity.State, r report.Report) {
+	level := slog.LevelWarn
+	if now == identity.Match {
 		level = slog.LevelInfo
 	}
-	log.Log(context.Background(), level, "State changed", "state", v.State, "observed", v.Identity, "metadata_server", v.Server, "why", v.Why,
-		"previous_state", previous, "expected", s.Expectation.String(), "summary", s.Summary())
+	log.Log(context.Background(), level, "State changed", "state", now, "observed", r.Observed, "metadata_server", r.MetadataServer, "why", r.Why,
+		"previous_state", previous, "expected", r.Expected, "summary", r.Summary())
 }
 
 // parts are what the loop and a single check have in common.
@@ -211,13 +209,16 @@ func distrust(c config.Config) []string {
 	return warnings
 }
 
-// settingsOf lists the configuration in effect. None of it is secret.
-func settingsOf(c config.Config) []web.Setting {
-	var settings []web.Setting
-	for _, v := range c.Values() {
-		settings = append(settings, web.Setting(v))
+// aboutOf has the configuration in effect. None of it is secret.
+func aboutOf(c config.Config, p parts) report.About {
+	a := report.About{
+		Version: version, Node: p.self.Node, Pod: p.self.Pod, Namespace: p.self.Namespace, ServiceAccount: p.self.ServiceAccount,
+		MetadataHost: c.MetadataHost, Warnings: p.warnings,
 	}
-	return settings
+	for _, v := range c.Values() {
+		a.Settings = append(a.Settings, report.Setting(v))
+	}
+	return a
 }
 
 // newLogger writes lines as Cloud Logging reads them: severity, message, time.

@@ -5,13 +5,11 @@ import (
 	"math/rand/v2"
 	"reflect"
 	"slices"
-	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
-	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -185,26 +183,4 @@ func TestAProbeTellsWhatFailedAndConfirmingOnesAreKeptToo(t *testing.T) {
 			t.Errorf("the probes were at %v, want them 300 ms apart", probes)
 		}
 	})
-}
-
-func TestTheSummaryIsWhatAnEventTakes(t *testing.T) {
-	s := agent.Snapshot{
-		Expectation: identity.Expect(app),
-		Verdict:     identity.Verdict{State: identity.NodeFallback, Identity: nodeSA, Server: identity.ServerVM, Why: "the VM metadata server answered"},
-		Diagnosis: diagnose.Diagnosis{Suspects: []diagnose.Finding{
-			{Cause: diagnose.CiliumBPFHostRouting, Confidence: diagnose.Proves, Why: "It is on.", Remedy: diagnose.Remedy{Text: "Turn it off."}},
-		}},
-	}
-	for _, says := range []string{
-		identity.NodeFallback.Meaning(), `Expected "app@`, `got "1-compute@`, `"vm": the VM metadata server answered.`,
-		"Cause (proves): cilium_bpf_host_routing. It is on. Turn it off.",
-	} {
-		if got := s.Summary(); !strings.Contains(got, says) {
-			t.Errorf("summary %q, want it to say %s", got, says)
-		}
-	}
-	s.Verdict.Why = strings.Repeat("ü", 2000)
-	if got := s.Summary(); len(got) > 1024 || !strings.HasSuffix(got, "...") || strings.ToValidUTF8(got, "") != got {
-		t.Errorf("a summary of %d bytes, want at most 1024, and a mark where it was cut", len(got))
-	}
 }

@@ -1,9 +1,7 @@
 package agent
 
 import (
-	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
@@ -74,23 +72,3 @@ func (s *Snapshot) State() (identity.State, time.Time) {
 // Ready reports whether there is a verdict, whatever it is. A rollout that waits
 // for it never leaves a second node without one.
 func (s *Snapshot) Ready() bool { return s.Verdict.State != identity.Starting }
-
-// longestSummary is what the API server accepts as the message of an Event.
-const longestSummary = 1024
-
-// Summary says what is stated and why, for an Event and for the log.
-func (s *Snapshot) Summary() string {
-	v := s.Verdict
-	says := []string{v.State.Meaning()}
-	if v.State != identity.Match {
-		says = append(says, fmt.Sprintf("Expected %q, got %q from the metadata server %q: %s.", s.Expectation, v.Identity, v.Server, v.Why))
-	}
-	for _, f := range s.Diagnosis.Suspects {
-		says = append(says, fmt.Sprintf("Cause (%s): %s. %s %s", f.Confidence, f.Cause, f.Why, f.Remedy.Text))
-	}
-	summary := strings.Join(says, " ")
-	if len(summary) > longestSummary {
-		summary = strings.ToValidUTF8(summary[:longestSummary-3], "") + "..."
-	}
-	return summary
-}

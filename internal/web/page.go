@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 )
 
 //go:embed status.css
@@ -29,18 +30,18 @@ func (s *Server) statusPage(w http.ResponseWriter, r *http.Request) {
 	h.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	fmt.Fprint(w, page(s.status(), refresh != "off"))
+	fmt.Fprint(w, page(s.report(), refresh != "off"))
 }
 
-func page(st status, refreshes bool) html {
-	title := string(st.State)
+func page(r report.Report, refreshes bool) html {
+	title := string(r.State)
 	where := "Since "
-	if st.About.Node != "" {
-		title += " on " + st.About.Node
-		where = "On " + st.About.Node + " since "
+	if r.About.Node != "" {
+		title += " on " + r.About.Node
+		where = "On " + r.About.Node + " since "
 	}
-	warnings := make([]html, len(st.About.Warnings))
-	for i, warning := range st.About.Warnings {
+	warnings := make([]html, len(r.About.Warnings))
+	for i, warning := range r.About.Warnings {
 		warnings[i] = classed("p", "warning", text(warning))
 	}
 	var head html
@@ -48,18 +49,18 @@ func page(st status, refreshes bool) html {
 		head = `<meta http-equiv="refresh" content="5">` + "\n"
 	}
 	return document(title, styleSheet, head,
-		classed("h1", string(toneOf(st.State)), toneOf(st.State).icon(), text(string(st.State))),
-		tag("p", text(st.Meaning)),
-		tag("p", text(where+clock(st.Since)+". Last verdict: "+st.Why+".")),
-		links(st, refreshes), join(warnings...),
-		identities(st), reasons(st), probes(st.Probes), lastProbe(st), changes(st), excluded(st), about(st.About),
+		classed("h1", string(toneOf(r.State)), toneOf(r.State).icon(), text(string(r.State))),
+		tag("p", text(r.Meaning)),
+		tag("p", text(where+clock(r.Since)+". Last verdict: "+r.Why+".")),
+		links(r, refreshes), join(warnings...),
+		identities(r), reasons(r), probes(r.Probes), lastProbe(r), changes(r), excluded(r), about(r.About),
 	)
 }
 
-func links(st status, refreshes bool) html {
+func links(r report.Report, refreshes bool) html {
 	var h html
-	if st.Runbook != "" {
-		h = link(st.Runbook, "Runbook of "+string(st.State)) + " - "
+	if r.Runbook != "" {
+		h = link(r.Runbook, "Runbook of "+string(r.State)) + " - "
 	}
 	h += link("metrics", "Metrics") + " - " + link("status.json", "This page as JSON") + " - "
 	if refreshes {
@@ -68,37 +69,37 @@ func links(st status, refreshes bool) html {
 	return tag("p", h, text("It shows "+clock(time.Now().UTC())+": "), link("./", "load it again every 5 seconds"))
 }
 
-func identities(st status) html {
-	expected := "from: " + string(st.Source)
-	if st.ExpectationRead != nil {
-		expected += ", read " + clock(*st.ExpectationRead)
+func identities(r report.Report) html {
+	expected := "from: " + string(r.ExpectedSource)
+	if r.ExpectedRead != nil {
+		expected += ", read " + clock(*r.ExpectedRead)
 	}
 	rows := []html{
-		row("Expected", or(st.Expected, "unknown"), expected),
-		row("Observed", or(st.Observed, "none"), "answered by: "+string(st.Server)+" metadata server"),
+		row("Expected", or(r.Expected, "unknown"), expected),
+		row("Observed", or(r.Observed, "none"), "answered by: "+string(r.MetadataServer)+" metadata server"),
 	}
-	if st.TokenExpiry != nil {
-		rows = append(rows, row("Token", "expires "+clock(*st.TokenExpiry), ""))
+	if r.TokenExpiry != nil {
+		rows = append(rows, row("Token", "expires "+clock(*r.TokenExpiry), ""))
 	}
-	if st.ExpectationErr != "" {
-		rows = append(rows, row("Error", st.ExpectationErr, ""))
+	if r.ExpectedError != "" {
+		rows = append(rows, row("Error", r.ExpectedError, ""))
 	}
 	return join(tag("h2", text("Identity")), table(nil, rows...))
 }
 
 // reasons are the causes or the risks, with their remedies.
-func reasons(st status) html {
+func reasons(r report.Report) html {
 	var h html
 	heading := "Likely cause"
-	if st.State == identity.Match {
+	if r.State == identity.Match {
 		heading = "Risks"
 	}
-	for _, c := range append(slices.Clone(st.Causes), st.Risks...) {
+	for _, c := range append(slices.Clone(r.Causes), r.Risks...) {
 		h += tag("h3", text(string(c.Cause)+" ("+strings.ReplaceAll(string(c.Confidence), "_", " ")+")")) +
 			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook of "+string(c.Cause))) + commands(c.Commands)
 	}
 	switch {
-	case h == "" && st.State == identity.Match:
+	case h == "" && r.State == identity.Match:
 		h = tag("p", text("None is known."))
 	case h == "":
 		h = tag("p", text("None is known by the facts at hand."))
@@ -107,16 +108,16 @@ func reasons(st status) html {
 }
 
 // excluded is what the facts say is not the cause, and which facts are missing.
-func excluded(st status) html {
+func excluded(r report.Report) html {
 	var h html
-	for _, g := range st.Unknown {
+	for _, g := range r.Unknown {
 		h += tag("p", text(g.Fact+" "+g.Remedy)) + commands(g.Commands)
 	}
 	if h != "" {
 		h = tag("h2", text("What is not known")) + h
 	}
 	var rows []html
-	for _, c := range st.Excluded {
+	for _, c := range r.Excluded {
 		rows = append(rows, row(string(c.Cause), c.Why))
 	}
 	if len(rows) > 0 {
@@ -133,27 +134,27 @@ func commands(lines []string) html {
 	return tag("pre", text(strings.Join(lines, "\n")))
 }
 
-func lastProbe(st status) html {
+func lastProbe(r report.Report) html {
 	heading := "Last probe"
-	if st.LastProbe != nil {
-		heading += ", " + clock(*st.LastProbe)
+	if r.LastProbe != nil {
+		heading += ", " + clock(*r.LastProbe)
 	}
 	var rows []html
-	for _, r := range st.Requests {
-		rows = append(rows, row(string(r.Endpoint), or(r.Failure, "ok"), fmt.Sprintf("%.1f ms", r.Seconds*1000), r.ServerHeader))
+	for _, q := range r.Requests {
+		rows = append(rows, row(string(q.Endpoint), or(q.Failure, "ok"), fmt.Sprintf("%.1f ms", q.Seconds*1000), q.ServerHeader))
 	}
 	return join(tag("h2", text(heading)), table([]string{"Endpoint", "Result", "Time", "Server header"}, rows...))
 }
 
-func changes(st status) html {
+func changes(r report.Report) html {
 	var rows []html
-	for _, c := range st.Changes {
+	for _, c := range r.Changes {
 		rows = append(rows, row(clock(c.At), string(c.From), string(c.To), c.Why))
 	}
 	return join(tag("h2", text("Changes of state")), table([]string{"When", "From", "To", "Why"}, rows...))
 }
 
-func about(a About) html {
+func about(a report.About) html {
 	rows := []html{
 		row("Version", a.Version),
 		row("Node", or(a.Node, "unknown")),

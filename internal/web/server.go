@@ -4,6 +4,7 @@ package web
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,6 +18,7 @@ import (
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 )
 
 // stopTimeout is how long requests that are being answered may take after the
@@ -33,7 +35,7 @@ type Options struct {
 	Snapshot   func() *agent.Snapshot
 	// Alive reports whether the probe loop turns.
 	Alive  func() bool
-	About  About
+	About  report.About
 	Logger *slog.Logger
 }
 
@@ -134,3 +136,13 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	}
 	fmt.Fprintln(w, "ok")
 }
+
+// statusJSON is the status page for programs.
+func (s *Server) statusJSON(w http.ResponseWriter, _ *http.Request) {
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(s.report()) // fails only if the client has gone
+}
+
+func (s *Server) report() report.Report { return report.New(s.options.Snapshot(), s.options.About) }

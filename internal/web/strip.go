@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 )
 
 // maxFailures is how many lines tell in words of the probes that were no match.
@@ -14,7 +15,7 @@ const maxFailures = 20
 
 // probes are the last ones: a mark for each, the oldest on the left, and those
 // that were no match in words.
-func probes(kept []probe) html {
+func probes(kept []report.Probe) html {
 	heading := tag("h2", text("Last probes"))
 	if len(kept) == 0 {
 		return heading + tag("p", text("None yet."))
@@ -46,7 +47,7 @@ func mark(class, title string) html {
 }
 
 // summary tells how many probes were in which state.
-func summary(kept []probe) string {
+func summary(kept []report.Probe) string {
 	count, dropped := map[identity.State]int{}, 0
 	last := ""
 	for _, p := range kept {
@@ -77,15 +78,15 @@ func summary(kept []probe) string {
 
 // failures are the last probes that were no match, the newest first; those in a
 // row that say the same are one line.
-func failures(kept []probe) html {
+func failures(kept []report.Probe) html {
 	var rows []html
 	for end := len(kept); end > 0 && len(rows) < maxFailures; {
 		last, first := kept[end-1], end-1
-		for first > 0 && kept[first].Dropped == 0 && kept[first-1].State == last.State && kept[first-1].failed() == last.failed() {
+		for first > 0 && kept[first].Dropped == 0 && kept[first-1].State == last.State && failed(kept[first-1]) == failed(last) {
 			first--
 		}
 		if last.State != identity.Match {
-			rows = append(rows, row(clock(last.At), strconv.Itoa(end-first), string(last.State), last.failed()))
+			rows = append(rows, row(clock(last.At), strconv.Itoa(end-first), string(last.State), failed(last)))
 		}
 		end = first
 	}
@@ -96,7 +97,7 @@ func failures(kept []probe) html {
 }
 
 // failed lists the requests that failed.
-func (p probe) failed() string {
+func failed(p report.Probe) string {
 	var all []string
 	for _, e := range identity.Endpoints() {
 		if reason := p.Failures[e]; reason != "" {

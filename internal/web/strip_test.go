@@ -17,6 +17,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/web"
 )
 
@@ -174,9 +175,9 @@ func TestForeignStringsAreEscaped(t *testing.T) {
 				Probes:  []agent.Probe{{State: hostile, Failures: map[identity.Endpoint]identity.Reason{identity.EndpointEmail: hostile, identity.EndpointToken: hostile, identity.EndpointServer: hostile}}},
 			}
 		}
-		o.About = web.About{
+		o.About = report.About{
 			Version: hostile, Node: hostile, Pod: hostile, Namespace: hostile, ServiceAccount: hostile, MetadataHost: hostile,
-			Warnings: []string{hostile}, Settings: []web.Setting{{Name: hostile, Value: hostile}},
+			Warnings: []string{hostile}, Settings: []report.Setting{{Name: hostile, Value: hostile}},
 		}
 	})
 	_, page := s.get(t, "/", "")

@@ -24,6 +24,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/web"
 )
 
@@ -85,7 +86,7 @@ func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *si
 	registry.MustRegister(counters, exporter.NewGauges(a.Snapshot, exporter.Build{Version: "v1.2.3"}, "169.254.169.254"))
 	opts := web.Options{
 		Address: "127.0.0.1:0", Gatherer: registry, Snapshot: a.Snapshot, Alive: a.Alive, Logger: slog.New(slog.NewTextHandler(logs, nil)),
-		About: web.About{Version: "v1.2.3", Node: "node-1", Settings: []web.Setting{{Name: "WI_PROBE_INTERVAL", Value: "1s"}}},
+		About: report.About{Version: "v1.2.3", Node: "node-1", Settings: []report.Setting{{Name: "WI_PROBE_INTERVAL", Value: "1s"}}},
 	}
 	if adjust != nil {
 		adjust(&opts)

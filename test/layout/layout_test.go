@@ -21,7 +21,8 @@ var allowed = map[string][]string{
 	"internal/kube":              {"internal/diagnose", "internal/identity"},
 	"internal/agent":             {"internal/diagnose", "internal/identity"},
 	"internal/exporter":          {"internal/agent", "internal/diagnose", "internal/identity", "internal/kube"},
-	"internal/web":               {"internal/agent", "internal/diagnose", "internal/identity"},
+	"internal/report":            {"internal/agent", "internal/diagnose", "internal/identity"},
+	"internal/web":               {"internal/agent", "internal/identity", "internal/report"},
 }
 
 func list(t *testing.T, args ...string) []string {

@@ -15,6 +15,7 @@ import (
 	observer "github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 	server "github.com/workload-identity-exporter/workload-identity-exporter/internal/web"
 )
 
@@ -78,7 +79,7 @@ func TestTheFullestPageFitsOnAPhone(t *testing.T) {
 	}
 	s, err := server.New(server.Options{
 		Address: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), Snapshot: func() *observer.Snapshot { return snapshot },
-		Alive: func() bool { return true }, Logger: slog.New(slog.DiscardHandler), About: server.About{Node: strings.Repeat("n", 253), Pod: word, Warnings: []string{word}},
+		Alive: func() bool { return true }, Logger: slog.New(slog.DiscardHandler), About: report.About{Node: strings.Repeat("n", 253), Pod: word, Warnings: []string{word}},
 	})
 	if err != nil {
 		t.Fatal(err)
