@@ -23,12 +23,16 @@ func TestGeneratedParts(t *testing.T) {
 		"configuration": config.WriteMarkdown,
 		"states":        writeStates,
 		"faults":        writeFaults,
+		"report":        writeReport,
+		"outcomes":      writeOutcomes,
 	}
 	for _, tt := range []struct{ file, part string }{
 		{"metrics.md", "metrics"},
 		{"metrics.md", "states"},
 		{"configuration.md", "configuration"},
 		{"simulator.md", "faults"},
+		{"report.md", "report"},
+		{"report.md", "outcomes"},
 		{"../README.md", "states"},
 		{"../README.md", "metrics"},
 		{"../README.md", "configuration"},
