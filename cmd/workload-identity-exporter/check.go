@@ -12,15 +12,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/app"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
-	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
-	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 )
 
 // check judges once, or until it matches, and returns the exit code.
-func check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+func check(ctx context.Context, args []string, environment config.Environment, stdout, stderr io.Writer) int {
 	o, err := parseCheck(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -42,48 +40,33 @@ func check(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitUsage
 		}
 	}
-	p, err := assemble(settings, exporter.NewCounters(), slog.New(slog.DiscardHandler))
+	c, err := app.NewCheck(app.Options{
+		Config: settings, Environment: environment, Build: buildInfo(), Logger: slog.New(slog.DiscardHandler),
+		WithoutKubernetes: o.expect != nil, // any Pod may ask; few may read settings
+	})
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter check: %v\n", err)
 		return report.ExitInconclusive
 	}
-	if o.expect != nil {
-		p.options.ClusterSettings = nil // any Pod may ask; few may read settings
-	}
-	for _, w := range p.warnings {
+	for _, w := range c.Warnings() {
 		fmt.Fprintln(stderr, "warning:", w)
 	}
-	r := report.New(wait(ctx, o.wait, p.options, stderr), aboutOf(settings, p))
+	last := ""
+	r := c.Run(ctx, o.wait, func(r report.Report) {
+		if now := fmt.Sprintf("%s, %s", r.State, r.Why); now != last {
+			fmt.Fprintf(stderr, "waiting for a match: %s\n", now)
+			last = now
+		}
+	})
 	if o.json {
 		e := json.NewEncoder(stdout)
 		e.SetIndent("", "  ")
 		e.SetEscapeHTML(false)
 		_ = e.Encode(r) // fails only if nobody reads it
 	} else {
-		r.Text(stdout, colours(stdout))
+		r.Text(stdout, colours(stdout, environment))
 	}
 	return r.ExitCode
-}
-
-// wait checks until it matches or the time is over, and tells of each change.
-func wait(ctx context.Context, longest time.Duration, o agent.Options, progress io.Writer) *agent.Snapshot {
-	const most = 5 * time.Second // between two checks
-	end := time.Now().Add(longest)
-	last := ""
-	for pause := time.Second; ; pause = min(2*pause, most) {
-		s := agent.Check(ctx, o)
-		if s.Verdict.State == identity.Match || ctx.Err() != nil || !time.Now().Add(pause).Before(end) {
-			return s
-		}
-		if now := fmt.Sprintf("%s, %s", s.Verdict.State, s.Verdict.Why); now != last {
-			fmt.Fprintf(progress, "waiting for a match: %s\n", now)
-			last = now
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(pause):
-		}
-	}
 }
 
 type checkOptions struct {
@@ -118,9 +101,9 @@ func parseCheck(args []string) (checkOptions, error) {
 }
 
 // colours reports whether the output is a terminal of somebody who wants colours.
-func colours(w io.Writer) bool {
+func colours(w io.Writer, e config.Environment) bool {
 	f, ok := w.(*os.File)
-	if !ok || os.Getenv("NO_COLOR") != "" || os.Getenv("TERM") == "dumb" {
+	if !ok || e["NO_COLOR"] != "" || e["TERM"] == "dumb" {
 		return false
 	}
 	info, err := f.Stat()

@@ -11,9 +11,10 @@ import (
 	"io"
 	"log"
 	"os"
-	"runtime"
-	"runtime/debug"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/app"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
 )
 
@@ -31,31 +32,36 @@ func run(args []string, stdout, stderr io.Writer) int {
 	// net/http writes what a server sends unasked to the standard logger, where a
 	// token could be in it.
 	log.SetOutput(io.Discard)
+	environment := config.EnvironmentOf(os.Environ())
+	// The client library builds every request with it, and fails where it is not a
+	// host name, although the prober replaces it.
+	_ = os.Unsetenv("GCE_METADATA_HOST") // cannot fail: the name is valid
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	if len(args) > 0 && args[0] == "check" {
 		go stopOnSignal(cancel)
-		return check(ctx, args[1:], stdout, stderr)
+		return check(ctx, args[1:], environment, stdout, stderr)
 	}
 	flags := flag.NewFlagSet("workload-identity-exporter", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	version := flags.Bool("version", false, "")
-	switch err := flags.Parse(args); {
+	err := flags.Parse(args)
+	if err == nil && flags.NArg() > 0 {
+		err = fmt.Errorf("unknown argument %q", flags.Arg(0))
+	}
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		usage(stdout)
 		return exitOK
 	case err != nil:
 		fmt.Fprintf(stderr, "workload-identity-exporter: %v\nSettings are environment variables, see workload-identity-exporter -help\n", err)
 		return exitUsage
-	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "workload-identity-exporter: unknown argument %q\nSettings are environment variables, see workload-identity-exporter -help\n", flags.Arg(0))
-		return exitUsage
 	case *version:
 		fmt.Fprintln(stdout, buildInfo())
 		return exitOK
 	}
 
-	beSmall()
+	tuneRuntime(environment)
 	settings, err := config.Load()
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter: the configuration is wrong, see workload-identity-exporter -help\n%v\n", err)
@@ -63,41 +69,16 @@ func run(args []string, stdout, stderr io.Writer) int {
 	}
 
 	go stopOnSignal(cancel)
-	if err := serve(ctx, settings, stderr); err != nil {
+	a, err := app.New(app.Options{
+		Config: settings, Environment: environment, Build: buildInfo(),
+		Logger: newLogger(stderr, settings.LogFormat, settings.LogLevel), Registry: prometheus.NewRegistry(),
+	})
+	if err == nil {
+		err = a.Run(ctx)
+	}
+	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter: %v\n", err)
 		return exitError
 	}
 	return exitOK
-}
-
-// beSmall fits the runtime to a program that makes three small requests every
-// ten seconds, on every node (`make bench` shows what it is worth). The heap may
-// grow by half instead of doubling before it is collected, and one thread at a
-// time runs Go code: the collector would otherwise wake one for each core.
-func beSmall() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
-	}
-}
-
-func usage(w io.Writer) {
-	fmt.Fprint(w, `workload-identity-exporter tells which Google identity Pods on a GKE node really
-get, and whether it is the one they should get. In a Pod under an annotated
-ServiceAccount it needs no configuration.
-
-Usage:
-  workload-identity-exporter            probe and serve metrics until SIGTERM
-  workload-identity-exporter check      judge once: check -help tells more
-  workload-identity-exporter -version   print the version
-  workload-identity-exporter -help      print this text
-
-Exit codes: 0 after SIGTERM or SIGINT, 1 if it cannot run or is ended by a second
-signal, 2 for a wrong setting.
-
-Environment variables:
-`)
-	config.WriteText(w)
 }

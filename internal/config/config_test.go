@@ -139,17 +139,25 @@ func TestAllErrorsAtOnce(t *testing.T) {
 	})
 }
 
+func TestTheEnvironmentIsACopy(t *testing.T) {
+	t.Setenv("WI_TEST", "x=y")
+	e := config.EnvironmentOf(os.Environ())
+	t.Setenv("WI_TEST", "changed")
+	if got := e["WI_TEST"]; got != "x=y" {
+		t.Errorf("WI_TEST=%q, want it as it was", got)
+	}
+}
+
 func TestTypos(t *testing.T) {
-	t.Setenv("WI_PROBE_INTERVALL", "1s")
-	t.Setenv("WI_EXPECTED_EMAIL", "x")
-	t.Setenv("WI_EXPORTER_SERVICE_PORT_METRICS", "10988") // by Kubernetes, for a Service wi-exporter
-	t.Setenv("WI_LOG_LEVEL", "info")
-	t.Setenv("WIDTH", "80")
+	e := config.EnvironmentOf([]string{
+		"WI_PROBE_INTERVALL=1s", "WI_EXPECTED_EMAIL=x", "WI_LOG_LEVEL=info", "WIDTH=80",
+		"WI_EXPORTER_SERVICE_PORT_METRICS=10988", // by Kubernetes, for a Service wi-exporter
+	})
 	want := []string{
 		"WI_EXPECTED_EMAIL (did you mean WI_EXPECTED_EMAILS?)", "WI_EXPORTER_SERVICE_PORT_METRICS",
 		"WI_PROBE_INTERVALL (did you mean WI_PROBE_INTERVAL?)",
 	}
-	if got := config.Typos(); !slices.Equal(got, want) {
+	if got := e.Typos(); !slices.Equal(got, want) {
 		t.Errorf("Typos() = %q, want %q", got, want)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"net/url"
 	"os"
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -21,6 +20,8 @@ import (
 
 // Load reads the variables. The error joins one for each variable that is
 // wrong, with its name, its value and what is accepted.
+//
+// It takes no Environment, because envconfig reads the process's own.
 func Load() (Config, error) {
 	var c Config
 	var problems []error
@@ -178,49 +179,4 @@ func (c Config) NodeAccounts() (identity.NodeAccounts, error) {
 		n = append(n, p)
 	}
 	return n, nil
-}
-
-// Typos are the variables in the environment that have the prefix but are none
-// of ours, each with the one that it resembles most. They are not errors: for a
-// Service named wi-x, Kubernetes itself sets WI_X_PORT and others.
-func Typos() []string {
-	var names []string
-	for _, v := range Variables() {
-		names = append(names, v.Name)
-	}
-	var typos []string
-	for _, e := range os.Environ() {
-		name, _, _ := strings.Cut(e, "=")
-		if !strings.HasPrefix(name, Prefix+"_") || slices.Contains(names, name) {
-			continue
-		}
-		nearest := slices.MinFunc(names, func(a, b string) int { return distance(name, a) - distance(name, b) })
-		if distance(name, nearest) <= 3 {
-			name += " (did you mean " + nearest + "?)"
-		}
-		typos = append(typos, name)
-	}
-	slices.Sort(typos)
-	return typos
-}
-
-// distance is the number of characters to insert, delete or replace to get from
-// a to b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

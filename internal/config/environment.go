@@ -1,0 +1,64 @@
+package config
+
+import (
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Environment is a copy of a process's variables, by name. It is taken once, so
+// that nobody who changes one of them changes what others find.
+type Environment map[string]string
+
+// EnvironmentOf reads a list such as that of os.Environ, NAME=VALUE each.
+func EnvironmentOf(variables []string) Environment {
+	e := Environment{}
+	for _, v := range variables {
+		name, value, _ := strings.Cut(v, "=")
+		e[name] = value
+	}
+	return e
+}
+
+// Typos are the variables that have the prefix but are none of ours, each with
+// the one that it resembles most. They are not errors: for a Service named wi-x,
+// Kubernetes itself sets WI_X_PORT and others.
+func (e Environment) Typos() []string {
+	var known []string
+	for _, v := range Variables() {
+		known = append(known, v.Name)
+	}
+	var typos []string
+	for _, name := range slices.Sorted(maps.Keys(e)) {
+		if !strings.HasPrefix(name, Prefix+"_") || slices.Contains(known, name) {
+			continue
+		}
+		nearest := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
+		if distance(name, nearest) <= 3 {
+			name += " (did you mean " + nearest + "?)"
+		}
+		typos = append(typos, name)
+	}
+	return typos
+}
+
+// distance is the number of characters to insert, delete or replace to get from
+// a to b (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
