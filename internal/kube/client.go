@@ -6,10 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
@@ -61,32 +65,35 @@ func Reasons() []Reason { return []Reason{Forbidden, NotFound, Throttled, Timeou
 // which is closed afterwards, because requests are minutes apart: an idle connection
 // of each node would cost the API server more than a handshake now and then.
 type Client struct {
-	rest *rest.RESTClient
+	target  *rest.Config
+	base    *url.URL
+	content rest.ClientContentConfig
 	// observe is called with each request; the reason is empty if it succeeded.
 	observe func(Resource, Reason)
 }
 
 // NewClient returns a client that calls observe with each request.
-func NewClient(c *rest.Config, userAgent string, observe func(Resource, Reason)) (*Client, error) {
-	c = metadata.ConfigFor(c) // a copy
-	c.APIPath = "/api"
-	c.GroupVersion = &schema.GroupVersion{Version: "v1"}
-	c.UserAgent = userAgent
-	c.WarningHandler = rest.NoWarnings{} // they would go to standard error, past the log
-	// A connection of HTTP/2 outlives a request that gets no answer, and the next
-	// read would hang on it as well.
-	c.NextProtos = []string{"http/1.1"}
-	client, err := rest.RESTClientFor(c)
+func NewClient(config *rest.Config, userAgent string, observe func(Resource, Reason)) (*Client, error) {
+	config = metadata.ConfigFor(config) // a copy
+	config.UserAgent = userAgent
+	// A connection of HTTP/2 would outlive a request that gets no answer.
+	config.NextProtos = []string{"http/1.1"}
+	base, err := url.Parse(config.Host)
 	if err != nil {
-		return nil, fmt.Errorf("set up the client of the API server: %w", err)
+		return nil, fmt.Errorf("the address of the API server is wrong: %w", err)
 	}
-	return &Client{rest: client, observe: observe}, nil
+	v1 := schema.GroupVersion{Version: "v1"}
+	content := rest.ClientContentConfig{ContentType: "application/json", GroupVersion: v1, Negotiator: runtime.NewClientNegotiator(config.NegotiatedSerializer, v1)}
+	return &Client{target: config, base: base, content: content, observe: observe}, nil
 }
 
 // object is what is read of an object.
 type object struct {
 	Annotations map[string]string `json:"annotations"`
 	Labels      map[string]string `json:"labels"`
+
+	// readAt is when it was read, by the clock of the API server; zero if not known.
+	readAt time.Time
 }
 
 // metadata reads what every object has, without the rest of it.
@@ -94,7 +101,7 @@ func (c *Client) metadata(ctx context.Context, of Resource, path string) (object
 	var o struct {
 		Metadata *object `json:"metadata"`
 	}
-	err := c.get(ctx, of, path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", &o)
+	at, err := c.get(ctx, of, path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", &o)
 	if err == nil && o.Metadata == nil {
 		err = errors.New("the answer has no metadata")
 	}
@@ -106,41 +113,87 @@ func (c *Client) metadata(ctx context.Context, of Resource, path string) (object
 			*m = map[string]string{} // known to have none
 		}
 	}
+	o.Metadata.readAt = at
 	return *o.Metadata, nil
 }
 
 // get reads one object from the API server's watch cache (resourceVersion=0),
-// which costs etcd nothing.
-func (c *Client) get(ctx context.Context, of Resource, path, accept string, into any) error {
-	// http.Client.CloseIdleConnections does not reach through client-go's wrappers.
-	defer utilnet.CloseIdleConnectionsFor(c.rest.Client.Transport)
-	ctx = klog.NewContext(ctx, klog.Logger{}) // client-go would also log errors, past the log
-	body, err := c.rest.Get().AbsPath(path).
-		Param("resourceVersion", "0").
-		SetHeader("Accept", accept).
+// which costs etcd nothing. It returns when the server answered, by its own clock.
+func (c *Client) get(ctx context.Context, of Resource, path, accept string, into any) (time.Time, error) {
+	return c.do(ctx, of, http.MethodGet, path, func(r *rest.Request) {
+		r.Param("resourceVersion", "0").SetHeader("Accept", accept)
+	}, into)
+}
+
+// send writes one object, and returns no answer.
+func (c *Client) send(ctx context.Context, of Resource, method, path, contentType string, body []byte) error {
+	_, err := c.do(ctx, of, method, path, func(r *rest.Request) { r.SetHeader("Content-Type", contentType).Body(body) }, nil)
+	return err
+}
+
+// do makes one request, and reads the answer unless into is nil.
+func (c *Client) do(ctx context.Context, of Resource, method, path string, prepare func(*rest.Request), into any) (time.Time, error) {
+	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, klog.Logger{}), maxRequest) // client-go would also log errors, past the log
+	defer cancel()
+	x := &exchange{target: c.target}
+	client := &http.Client{
+		Transport: x,
+		// The token is for one server. A redirect is an answer that is no object.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	// Not by Get, Post and Patch, of which the last wants client-go's types of patches.
+	request := rest.NewRequestWithClient(c.base, "", c.content, client).Verb(method).AbsPath(path).
+		SetHeader("User-Agent", c.target.UserAgent).
+		WarningHandler(rest.NoWarnings{}). // they would go to standard error, past the log
 		// By default client-go sends a GET up to ten more times, a second apart, when
 		// the answer has a Retry-After, as that of an API server which rejects
 		// requests because it is overloaded, or when the connection breaks.
 		// 15,000 agents must not do that; each tries again later by itself.
-		MaxRetries(0).
-		Do(ctx).Raw()
-	if err == nil {
-		err = json.Unmarshal(body, into)
+		MaxRetries(0)
+	prepare(request)
+	body, err := request.Do(ctx).Raw()
+	switch {
+	case err == nil && x.cut:
+		err = fmt.Errorf("the answer is larger than %d bytes", maxBody)
+	case err == nil && into != nil:
+		err = unmarshal(body, into)
+	case err != nil && ctx.Err() != nil:
+		err = ctx.Err() // the connection was closed because of it
+	}
+	if errors.Is(err, ErrNotInCluster) {
+		return time.Time{}, ErrNotInCluster // nothing was sent
 	}
 	c.observe(of, reasonOf(err))
-	return err
+	return x.date, bound(err)
 }
 
-// send writes one object, and returns no answer.
-func (c *Client) send(ctx context.Context, method string, of Resource, path, contentType string, body []byte) error {
-	defer utilnet.CloseIdleConnectionsFor(c.rest.Client.Transport)
-	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, klog.Logger{}), writeTimeout)
-	defer cancel()
-	// Not by Post and Patch, of which the latter wants client-go's types of patches.
-	request := rest.NewRequest(c.rest).Verb(method)
-	err := request.AbsPath(path).SetHeader("Content-Type", contentType).Body(body).MaxRetries(0).Do(ctx).Error()
-	c.observe(of, reasonOf(err))
-	return err
+// unmarshal reads the JSON of an object. The error does not quote it.
+func unmarshal(body []byte, into any) error {
+	if err := json.Unmarshal(body, into); err != nil {
+		return errors.New("the answer is not the JSON of such an object")
+	}
+	return nil
+}
+
+// maxErrorText is as much of an error as is shown. Parts of it are in the words of
+// whoever answers.
+const maxErrorText = 512
+
+// boundedError is an error in one line that is not too long.
+type boundedError struct{ error }
+
+func (e boundedError) Error() string {
+	text := strings.Join(strings.Fields(e.error.Error()), " ")
+	return text[:min(len(text), maxErrorText)]
+}
+
+func (e boundedError) Unwrap() error { return e.error }
+
+func bound(err error) error {
+	if err == nil {
+		return nil
+	}
+	return boundedError{err}
 }
 
 func reasonOf(err error) Reason {

@@ -99,22 +99,18 @@ func projectOf(issuer string) string {
 	return project
 }
 
-// ErrNotInCluster is returned where there is no API server to ask.
-var ErrNotInCluster = errors.New("no Kubernetes API server: the process does not run in a Pod with a mounted ServiceAccount token")
-
 // Config is how the process reaches the API server of its cluster: as
 // rest.InClusterConfig says, but for the folder of the credentials, which may be
-// a projected volume instead of the automounted one.
+// a projected volume instead of the automounted one. The files are read with each
+// request, and need not be there yet.
 func Config(credentials string) (*rest.Config, error) {
 	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
-	token := filepath.Join(credentials, "token")
-	if _, err := os.Stat(token); host == "" || port == "" || errors.Is(err, fs.ErrNotExist) {
+	if host == "" || port == "" {
 		return nil, ErrNotInCluster
 	}
 	return &rest.Config{
-		Host: "https://" + net.JoinHostPort(host, port),
-		// The kubelet renews the token; the client reads it again.
-		BearerTokenFile: token,
+		Host:            "https://" + net.JoinHostPort(host, port),
+		BearerTokenFile: filepath.Join(credentials, "token"),
 		TLSClientConfig: rest.TLSClientConfig{CAFile: filepath.Join(credentials, "ca.crt")},
 	}, nil
 }

@@ -229,9 +229,4 @@ func TestOutsideOfAClusterThereIsNoAPIServer(t *testing.T) {
 	if _, err := kube.Config(t.TempDir()); err != kube.ErrNotInCluster { //nolint:errorlint // this very value
 		t.Errorf("Config() without the variables: %v", err)
 	}
-	t.Setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
-	t.Setenv("KUBERNETES_SERVICE_PORT", "443")
-	if _, err := kube.Config(t.TempDir()); err != kube.ErrNotInCluster { //nolint:errorlint // this very value
-		t.Errorf("Config() without a token: %v", err)
-	}
 }

@@ -200,7 +200,9 @@ func (p *Reporter) writeCondition(ctx context.Context, r Report) bool {
 func (p *Reporter) write(ctx context.Context, method string, of Resource, path, contentType string, body any) bool {
 	content, err := json.Marshal(body)
 	if err == nil {
-		err = p.client.send(ctx, method, of, path, contentType, content)
+		limited, cancel := context.WithTimeout(ctx, writeTimeout)
+		defer cancel()
+		err = p.client.send(limited, of, method, path, contentType, content)
 	}
 	reason := reasonOf(err)
 	if err != nil && p.failed[of] != reason && ctx.Err() == nil {

@@ -45,7 +45,7 @@ func (c *Client) configMap(ctx context.Context, name string, namespaces ...strin
 		var o struct {
 			Data map[string]string `json:"data"`
 		}
-		err := c.get(ctx, ConfigMaps, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, "application/json", &o)
+		_, err := c.get(ctx, ConfigMaps, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, "application/json", &o)
 		switch reasonOf(err) {
 		case "":
 			last.State, last.Data = diagnose.Read, o.Data
