@@ -37,7 +37,7 @@ type Recorder interface {
 // Options are the parts and settings of an Agent. Those up to StartupGrace must be set.
 type Options struct {
 	Prober   Prober
-	Expect   func(context.Context) (identity.Expectation, error)
+	Expect   func(context.Context) (identity.Reading, error)
 	Recorder Recorder
 	Logger   *slog.Logger
 	Nodes    identity.NodeAccounts
@@ -50,6 +50,9 @@ type Options struct {
 	TokenInterval time.Duration
 	// ExpectationInterval is how often the expectation is read while nothing is wrong.
 	ExpectationInterval time.Duration
+	// AnnotationGrace is how much later than the API server the metadata server may
+	// know of a changed annotation. GKE promises no figure.
+	AnnotationGrace time.Duration
 	// StartupGrace is how long a start may take before "cannot tell" is stated.
 	StartupGrace time.Duration
 
@@ -191,8 +194,7 @@ func (a *Agent) observe(ctx context.Context) (identity.Observation, identity.Ver
 			c.expectationRead(a.readEarly(ctx), a.judge)
 		case readAfterCacheLag:
 			sleep(ctx, cacheLag)
-			a.readExpectation(ctx)
-			c.expectationRead(readDone, a.judge)
+			c.expectationRead(a.readExpectation(ctx), a.judge)
 		case finish:
 			return c.newest().observation, c.result(time.Since(a.started) < a.StartupGrace)
 		}
@@ -207,7 +209,7 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 	if !o.Token.Live() && a.token.isOfAnother(o.Email) {
 		// The valid token at hand says nothing about the new identity.
 		a.token = token{}
-		if a.expectation.accepted().Accepts(o.Email.Identity) {
+		if a.expectation.accepted(a.AnnotationGrace).Accepts(o.Email.Identity) {
 			// Only a token can now tell whether it is a match.
 			o = a.ask(ctx, true)
 		}
@@ -224,10 +226,6 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 		a.Logger.Debug("Probe finished", verdictAttributes(v)...)
 	}
 	return o, v
-}
-
-func (a *Agent) judge(o identity.Observation) identity.Verdict {
-	return identity.Judge(a.expectation.accepted(), a.Nodes, o)
 }
 
 func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {

@@ -63,7 +63,7 @@ func TestAgentsThatStartTogetherProbeSpreadOut(t *testing.T) {
 				probes[slot]++
 			}
 		})
-		w := &world{expected: identity.Expect(app), judged: map[identity.State]int{}}
+		w := &world{expected: identity.Reading{Expectation: identity.Expect(app)}, judged: map[identity.State]int{}}
 		done := make(chan struct{})
 		turn := make(chan struct{}, 1) // agents share the counters
 		for i := range uint64(agents) {
@@ -286,7 +286,7 @@ func TestWhileItStarts(t *testing.T) {
 			turn := 0
 			w.answersBy(func(bool) identity.Observation {
 				turn++
-				return []identity.Observation{vm(customSA), gke(other)}[turn%2]
+				return []identity.Observation{vm(customSA), down()}[turn%2]
 			})
 			w.after(50 * time.Second)
 			w.wants(t, identity.Starting)

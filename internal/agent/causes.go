@@ -100,7 +100,7 @@ func (a *Agent) diagnose(o identity.Observation, v identity.Verdict) diagnose.Di
 	if v.Same(c.readFor) {
 		f.Claims = c.claims // settings last, a witness speaks of what it saw
 	}
-	if time.Since(a.expectation.replaced) < replacedFor {
+	if time.Since(a.expectation.changed) < replacedFor {
 		f.Replaced = a.expectation.before
 	}
 	return diagnose.Diagnose(f)

@@ -176,7 +176,7 @@ func TestAChangedAnnotationIsACause(t *testing.T) {
 		w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
 		w.after(time.Second)
 		w.expects(annotated(other), nil)
-		w.after(2*time.Minute + 2*interval)
+		w.after(3*time.Minute + 2*interval)
 		w.wants(t, identity.Mismatch)
 		if got, want := w.suspects(), "proves annotation_changed"; got != want {
 			t.Errorf("suspects %v, want %v", got, want)

@@ -33,7 +33,7 @@ func TestACheck(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				w := &world{expected: tt.expects, judged: map[identity.State]int{}}
+				w := &world{expected: identity.Reading{Expectation: tt.expects}, judged: map[identity.State]int{}}
 				w.thenAnswers(tt.answers...)
 				began := time.Now()
 				s := agent.Check(t.Context(), w.options())
@@ -53,7 +53,7 @@ func TestACheck(t *testing.T) {
 
 func TestACheckEndsWithItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{expected: annotated(app), judged: map[identity.State]int{}}
+		w := &world{expected: identity.Reading{Expectation: annotated(app)}, judged: map[identity.State]int{}}
 		w.answers(gke(app))
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"slices"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -21,8 +22,10 @@ const (
 // went.
 //
 // A probe that would change what is stated is repeated until several in a row
-// agree. Both ways: one lucky connection is no recovery. An accusation is judged
-// again by a fresh expectation, since the annotation may have been changed on purpose.
+// agree in their class: a server whose wrong answers differ from each other is no
+// less wrong. Both ways: one lucky connection is no recovery. An accusation is
+// judged again by an expectation that was read after it, since the annotation may
+// have been changed on purpose; one that it may explain is not stated without.
 type confirmation struct {
 	stated identity.Verdict
 	// confirmsFirst: the first match after the start is confirmed as well.
@@ -31,8 +34,9 @@ type confirmation struct {
 	explainable bool
 
 	probes []judged // of this cycle, the newest last
-	read   reading  // of the expectation, since the newest verdict was the first of its kind
-	lagged bool     // it was read once more after the lag of the API server's cache
+	read   reading  // of the expectation, since the newest class began
+	// problem is why it could not be read, empty if it could.
+	problem string
 }
 
 // judged is a probe and its verdict.
@@ -55,45 +59,69 @@ const (
 	readAfterCacheLag
 )
 
-// reading is what became of an attempt to read the expectation.
+// reading is how far the expectation is fresh.
 type reading int8
 
 const (
 	notRead reading = iota
-	// readRefused: it was read too often of late.
-	readRefused
-	readDone
+	// readFailed: it could not be read, or may not be read so often.
+	readFailed
+	// readOnce after the first accusation.
+	readOnce
+	// readTwice: again, after the lag of the API server's cache.
+	readTwice
 )
 
 // probed takes the next probe.
 func (c *confirmation) probed(o identity.Observation, v identity.Verdict) {
-	if c.read == readRefused || len(c.probes) > 0 && !v.Same(c.newest().verdict) {
+	switch {
+	case c.read == readFailed && c.byAnnotation(v):
+		v = c.unjudgeable(v)
+	case len(c.probes) > 0 && classOf(v) != classOf(c.newest().verdict):
 		c.read = notRead
 	}
 	c.probes = append(c.probes, judged{o, v})
 }
 
 // expectationRead takes the result of a read, and judges by it what was observed.
-func (c *confirmation) expectationRead(r reading, judge func(identity.Observation) identity.Verdict) {
-	c.lagged = c.read == readDone
-	c.read = r
-	newest := c.newest()
-	if v := judge(newest.observation); !v.Same(newest.verdict) {
-		c.probes = append(c.probes[:len(c.probes)-1], judged{newest.observation, v})
+// problem is why the expectation is not fresh, empty if it is.
+func (c *confirmation) expectationRead(problem string, judge func(identity.Observation) identity.Verdict) {
+	c.problem = problem
+	switch {
+	case problem != "":
+		c.read = readFailed
+	case c.read == readOnce:
+		c.read = readTwice
+	default:
+		c.read = readOnce
+	}
+	for i, p := range c.probes {
+		v := judge(p.observation)
+		if problem != "" && c.byAnnotation(v) {
+			v = c.unjudgeable(v)
+		}
+		c.probes[i].verdict = v
 	}
 }
 
 // next is the step that is still needed for a result.
 func (c *confirmation) next() step {
-	v := c.newest().verdict
-	switch {
-	case c.lagged || !c.changes(v):
+	row := c.row()
+	explained := 0
+	for _, p := range row {
+		if c.byAnnotation(p.verdict) {
+			explained++
+		}
+	}
+	switch agreed := len(row) == agreeingProbes; {
+	case !c.changes(c.newest().verdict):
 		return finish
-	case v.State.Accuses() && c.read == notRead && len(c.probes) < maxProbesOfCycle:
+	case c.newest().verdict.State.Accuses() && c.read == notRead:
 		return readExpectation
-	case !c.agreed() && len(c.probes) < maxProbesOfCycle:
+	// One more probe is sooner than one more read, where it may tell without.
+	case len(c.probes) < maxProbesOfCycle && (!agreed || c.read == readOnce && 0 < explained && explained < len(row)):
 		return probeAgain
-	case c.byAnnotation(v) && c.read == readDone:
+	case agreed && c.read == readOnce && explained > 0:
 		return readAfterCacheLag
 	}
 	return finish
@@ -103,25 +131,44 @@ func (c *confirmation) next() step {
 // there is no answer: a fresh node's metadata server, and a fresh Pod's network,
 // need some seconds.
 func (c *confirmation) result(inGrace bool) identity.Verdict {
-	v, starting := c.newest().verdict, c.stated.State == identity.Starting
+	newest := c.newest().verdict
+	if !c.changes(newest) {
+		return newest
+	}
+	row, v := c.row(), newest
+	agreed := len(row) == agreeingProbes
+	if agreed {
+		v = c.worst(row)
+	}
+	starting := c.stated.State == identity.Starting
 	switch {
-	case !c.changes(v):
-		return v
-	case c.byAnnotation(v) && !c.lagged:
-		return c.stated
-	case starting && inGrace && (!c.agreed() || v.State.Inconclusive()):
+	case starting && inGrace && (!agreed || v.State.Inconclusive()):
 		kept := c.stated
 		kept.Why = v.Why
 		return kept
-	case c.agreed():
+	case agreed:
 		return v
-	case starting:
+	// What is stated lasts only while some probe says it.
+	case starting, !slices.ContainsFunc(c.probes, func(p judged) bool { return classOf(p.verdict) == classOf(c.stated) }):
 		return identity.Verdict{State: identity.Unavailable, Server: identity.ServerUnknown, Why: "the answers contradict each other from one probe to the next"}
 	}
 	return c.stated
 }
 
 func (c *confirmation) newest() judged { return c.probes[len(c.probes)-1] }
+
+// row are the newest probes as far as they are of one class, at most as many as
+// must agree.
+func (c *confirmation) row() []judged {
+	n := 0
+	for _, p := range slices.Backward(c.probes) {
+		if n == agreeingProbes || classOf(p.verdict) != classOf(c.newest().verdict) {
+			break
+		}
+		n++
+	}
+	return c.probes[len(c.probes)-n:]
+}
 
 // changes reports whether the verdict differs from what is stated, so that it must
 // be confirmed. Only the first match after a start has nothing to take back.
@@ -132,13 +179,75 @@ func (c *confirmation) changes(v identity.Verdict) bool {
 	return !v.Same(c.stated)
 }
 
-// agreed reports whether enough probes in a row have the same verdict.
-func (c *confirmation) agreed() bool {
-	row := c.probes[max(0, len(c.probes)-agreeingProbes):]
-	return len(row) == agreeingProbes && !slices.ContainsFunc(row, func(j judged) bool { return !j.verdict.Same(c.newest().verdict) })
+// worst is the first in the order of precedence of verdicts that agree in their
+// class, from a server that is known if there is one. If that is stated already, on
+// other evidence, it stays: answers that differ each time must not make as many
+// label values.
+func (c *confirmation) worst(row []judged) identity.Verdict {
+	newest := c.newest().verdict
+	if !slices.ContainsFunc(row, func(p judged) bool { return !p.verdict.Same(newest) }) {
+		return newest
+	}
+	worst := slices.MinFunc(row, func(a, b judged) int {
+		return cmp.Or(precedence(a.verdict)-precedence(b.verdict), known(b.verdict.Server)-known(a.verdict.Server))
+	}).verdict
+	why := "the answers differ from one probe to the next, and none of them is right: " + worst.Why
+	if worst.State == c.stated.State {
+		worst = c.stated
+	}
+	if worst.State != identity.Match {
+		worst.Why = why
+	}
+	return worst
+}
+
+func precedence(v identity.Verdict) int { return slices.Index(identity.States(), v.State) }
+
+func known(s identity.Server) int {
+	if s == identity.ServerUnknown {
+		return 0
+	}
+	return 1
 }
 
 // byAnnotation reports whether a changed annotation may explain the verdict.
 func (c *confirmation) byAnnotation(v identity.Verdict) bool {
-	return c.explainable && (v.State == identity.Mismatch || v.State == identity.Unbound)
+	return c.explainable && explainable(v)
+}
+
+// explainable by an annotation is an identity that is wrong only by comparison.
+func explainable(v identity.Verdict) bool {
+	return v.State == identity.Mismatch || v.State == identity.Unbound
+}
+
+// unjudgeable is the verdict on an identity for which no expectation is fresh.
+func (c *confirmation) unjudgeable(v identity.Verdict) identity.Verdict {
+	return unjudgeable(v, c.problem)
+}
+
+func unjudgeable(v identity.Verdict, problem string) identity.Verdict {
+	v.State, v.Why = identity.UnknownExpectation, v.Why+", but "+problem
+	return v
+}
+
+// class is what probes must agree in.
+type class int8
+
+const (
+	accuses class = iota
+	inconclusive
+	refused // a token, for the right identity
+	matches
+)
+
+func classOf(v identity.Verdict) class {
+	switch {
+	case v.State.Accuses():
+		return accuses
+	case v.State == identity.Match:
+		return matches
+	case v.State == identity.TokenDenied:
+		return refused
+	}
+	return inconclusive
 }

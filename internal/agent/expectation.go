@@ -19,9 +19,6 @@ const (
 	// moment, and an annotation may be changed twice in a minute.
 	earlyInterval = time.Minute
 	earlyBurst    = 3
-	// serverLag is how much later than the API server a metadata server may know
-	// of a changed annotation. GKE promises no figure.
-	serverLag = time.Minute
 )
 
 // expectation is what the loop knows of the expected identity, and when it may
@@ -31,10 +28,11 @@ type expectation struct {
 	readAt time.Time // wall clock, of the last good read
 	err    error     // of the last read
 
-	before   identity.Expectation // the one that was replaced by now
-	replaced time.Time            // when it was
+	before  identity.Expectation // the one that was replaced by now, unknown after a start
+	changed time.Time            // when now replaced it, zero if that is not known
 
 	next     time.Time // when it is read again, if nothing is wrong
+	good     time.Time // when it was read well last
 	tried    time.Time // when it was read last, well or not
 	failures int
 	early    *rate.Limiter
@@ -52,52 +50,85 @@ func (e *expectation) due(stated identity.State) bool {
 
 // accepted is what is right at this moment: what was until the annotation was
 // changed is as well, for as long as the metadata server may not know of that.
-func (e *expectation) accepted() identity.Expectation {
+func (e *expectation) accepted(grace time.Duration) identity.Expectation {
 	now := e.now
-	if time.Since(e.replaced) < serverLag {
+	if time.Since(e.changed) < grace {
 		now.Accepted = append(slices.Clone(now.Accepted), e.before.Accepted...)
 	}
 	return now
 }
 
-// readEarly reads the expectation because an accusation rests on it, if it may.
-func (a *Agent) readEarly(ctx context.Context) reading {
-	if !a.expectation.early.Allow() {
-		return readRefused
+// judge is the verdict on the observation at this moment. An identity that may be
+// what was expected until a moment ago is not accused.
+func (a *Agent) judge(o identity.Observation) identity.Verdict {
+	e := &a.expectation
+	v := identity.Judge(e.accepted(a.AnnotationGrace), a.Nodes, o)
+	if since := time.Since(e.changed); explainable(v) && since < a.AnnotationGrace {
+		return unjudgeable(v, fmt.Sprintf("what is expected was changed %s ago, which the metadata server may not know yet", since.Round(time.Second)))
 	}
-	a.readExpectation(ctx)
-	return readDone
+	return v
+}
+
+// readEarly reads the expectation because an accusation rests on it, if it may. It
+// returns why that is not fresh, empty if it is.
+func (a *Agent) readEarly(ctx context.Context) (problem string) {
+	if !a.expectation.early.Allow() {
+		return a.expectation.lastRead() + ", and is read again within a minute"
+	}
+	return a.readExpectation(ctx)
 }
 
 // readExpectation reads the expectation, and plans the next read: soon after
-// a failure, but less and less often.
-func (a *Agent) readExpectation(ctx context.Context) {
+// a failure, but less and less often. It returns what readEarly does.
+func (a *Agent) readExpectation(ctx context.Context) (problem string) {
 	e := &a.expectation
 	limited, cancel := context.WithTimeout(ctx, expectTimeout)
 	defer cancel()
 	now, err := a.Expect(limited)
 	a.beat()
 	if ctx.Err() != nil {
-		return
+		return "the agent stops"
 	}
 	e.tried = time.Now()
 	if err != nil {
 		if e.err == nil || e.err.Error() != err.Error() {
-			a.Logger.Warn("The expected identity could not be read", "error", err.Error(), "still_used", e.now.String())
+			a.Logger.Warn("Failed to read the expected identity", "error", err.Error(), "still_used", e.now.String())
 		}
 		e.err = err
 		wait := min(a.Interval<<min(e.failures, 10), earlyInterval)
 		e.failures++
 		e.next = e.tried.Add(a.within(wait))
-		return
+		return e.lastRead()
 	}
-	changed := fmt.Sprint(now) != fmt.Sprint(e.now)
+	a.keepExpectation(now)
+	return ""
+}
+
+// lastRead says when the expectation was read well last, and why not since.
+func (e *expectation) lastRead() string {
+	says := fmt.Sprintf("what is expected was read %s ago", time.Since(e.good).Round(time.Second))
+	if e.err != nil {
+		says += ", and not since (" + e.err.Error() + ")"
+	}
+	return says
+}
+
+// keepExpectation takes a good read. One that is new may be so for a while already.
+func (a *Agent) keepExpectation(now identity.Reading) {
+	e := &a.expectation
+	changed := fmt.Sprint(now.Expectation) != fmt.Sprint(e.now)
 	if changed {
-		e.before, e.replaced = e.now, e.tried
+		e.before, e.changed = e.now, time.Time{}
+		switch {
+		case now.AgeKnown:
+			e.changed = e.tried.Add(-now.Age)
+		case !e.readAt.IsZero():
+			e.changed = e.tried
+		}
 	}
 	if e.failures > 0 || e.readAt.IsZero() || changed {
 		a.Logger.Info("Expected identity", "expected", now.String(), "source", now.Source)
 	}
-	e.now, e.readAt, e.err, e.failures = now, a.Wall(), nil, 0
+	e.now, e.readAt, e.good, e.err, e.failures = now.Expectation, a.Wall(), e.tried, nil, 0
 	e.next = e.tried.Add(a.within(a.ExpectationInterval))
 }

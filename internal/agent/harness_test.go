@@ -38,7 +38,7 @@ type world struct {
 
 	mu          sync.Mutex
 	answer      func(withToken bool) identity.Observation
-	expected    identity.Expectation
+	expected    identity.Reading
 	expectErr   error
 	reads       []time.Time
 	probes      []time.Time
@@ -50,7 +50,7 @@ type world struct {
 // start runs an agent; adjust may change its options. The first probe is as soon as time goes by.
 func start(t *testing.T, adjust func(*agent.Options)) *world {
 	t.Helper()
-	w := &world{expected: annotated(app), judged: map[identity.State]int{}}
+	w := &world{expected: identity.Reading{Expectation: annotated(app)}, judged: map[identity.State]int{}}
 	w.answers(gke(app))
 	o := w.options()
 	if adjust != nil {
@@ -103,7 +103,7 @@ func (w *world) thenAnswers(o ...identity.Observation) {
 func (w *world) expects(e identity.Expectation, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.expected, w.expectErr = e, err
+	w.expected, w.expectErr = identity.Reading{Expectation: e}, err
 }
 
 func (w *world) Probe(_ context.Context, withToken bool) identity.Observation {
@@ -121,12 +121,12 @@ func (w *world) Probe(_ context.Context, withToken bool) identity.Observation {
 	return o
 }
 
-func (w *world) read(context.Context) (identity.Expectation, error) {
+func (w *world) read(context.Context) (identity.Reading, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.reads = append(w.reads, time.Now())
 	if w.expectErr != nil {
-		return identity.Expectation{}, w.expectErr
+		return identity.Reading{}, w.expectErr
 	}
 	return w.expected, nil
 }
@@ -219,7 +219,7 @@ func (w *world) options() agent.Options {
 		Prober: w, Recorder: w, Expect: w.read, Logger: slog.New(slog.NewTextHandler(&w.logs, nil)),
 		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
 		Interval: interval, Timeout: 3 * time.Second, TokenInterval: time.Minute,
-		ExpectationInterval: 10 * time.Minute, StartupGrace: time.Minute,
+		ExpectationInterval: 10 * time.Minute, AnnotationGrace: 2 * time.Minute, StartupGrace: time.Minute,
 		Random: func() float64 { return 0 },
 	}
 }

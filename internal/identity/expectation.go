@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Source is where an expectation comes from.
@@ -34,6 +35,15 @@ const (
 type Expectation struct {
 	Accepted []Pattern
 	Source   Source
+}
+
+// Reading is an expectation as it was read.
+type Reading struct {
+	Expectation
+	// Age is how long it had been so when it was read, by the clock of whoever was
+	// asked. It means something only if AgeKnown.
+	Age      time.Duration
+	AgeKnown bool
 }
 
 // Expect is the configured expectation: any one of these identities is right.

@@ -2,7 +2,9 @@ package kube
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -10,22 +12,63 @@ import (
 )
 
 // Expectation reads the ServiceAccount and returns the identity that GKE should
-// give to its Pods.
-func (c *Client) Expectation(ctx context.Context, self Self) (identity.Expectation, error) {
-	annotations, err := c.annotations(ctx, self.Namespace, self.ServiceAccount)
+// give to its Pods, and since when.
+func (c *Client) Expectation(ctx context.Context, self Self) (identity.Reading, error) {
+	o, err := c.serviceAccount(ctx, self.Namespace, self.ServiceAccount)
 	if err != nil {
-		return identity.Expectation{}, err
+		return identity.Reading{}, err
 	}
-	return identity.FromAnnotations(annotations, self.Namespace, self.ServiceAccount, self.Project)
+	e, err := identity.FromAnnotations(o.Annotations, self.Namespace, self.ServiceAccount, self.Project)
+	if err != nil {
+		return identity.Reading{}, err
+	}
+	r := identity.Reading{Expectation: e}
+	if changed := o.changed(); !changed.IsZero() && !o.readAt.IsZero() {
+		// Replicas of the API server need not agree about the time.
+		r.Age, r.AgeKnown = max(0, o.readAt.Sub(changed)), true
+	}
+	return r, nil
 }
 
-// annotations reads those of one ServiceAccount.
-func (c *Client) annotations(ctx context.Context, namespace, name string) (map[string]string, error) {
+// serviceAccount reads the metadata of one ServiceAccount.
+func (c *Client) serviceAccount(ctx context.Context, namespace, name string) (object, error) {
 	o, err := c.metadata(ctx, ServiceAccounts, "/api/v1/namespaces/"+namespace+"/serviceaccounts/"+name)
 	if err != nil {
-		return nil, fmt.Errorf("read ServiceAccount %s/%s: %s%w", namespace, name, hint(err, namespace, name), err)
+		return object{}, fmt.Errorf("read ServiceAccount %s/%s: %s%w", namespace, name, hint(err, namespace, name), err)
 	}
-	return o.Annotations, nil
+	return o, nil
+}
+
+// changed is not before the annotations that decide were changed last, by the clock
+// of the API server; zero if the object does not tell. Whoever changes a field of an
+// object owns it, and the object knows when he did (Kubernetes documentation, "Field
+// Management"). An annotation that was removed has no owner any more: then the last
+// change of the whole object counts, which is not before that.
+func (o object) changed() time.Time {
+	var owned, any time.Time
+	for _, m := range o.ManagedFields {
+		if m.Subresource != "" {
+			continue
+		}
+		var fields struct {
+			Metadata struct {
+				Annotations map[string]json.RawMessage `json:"f:annotations"`
+			} `json:"f:metadata"`
+		}
+		_ = json.Unmarshal(m.Fields, &fields) // fields of a form that is not known are nobody's
+		for _, key := range []string{identity.AnnotationServiceAccount, identity.AnnotationReturnPrincipal} {
+			if _, ok := fields.Metadata.Annotations["f:"+key]; ok && m.Time.After(owned) {
+				owned = m.Time
+			}
+		}
+		if m.Time.After(any) {
+			any = m.Time
+		}
+	}
+	if o.Annotations[identity.AnnotationServiceAccount] != "" && !owned.IsZero() {
+		return owned
+	}
+	return any
 }
 
 // hint is what to do about a failure that does not pass by itself.

@@ -53,7 +53,7 @@ func newCluster(t *testing.T) *cluster {
 	return c
 }
 
-func (c *cluster) read(t *testing.T, timeout time.Duration) (identity.Expectation, error) {
+func (c *cluster) read(t *testing.T, timeout time.Duration) (identity.Reading, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), timeout)
 	defer cancel()

@@ -32,7 +32,9 @@ func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace
 		}
 	}
 	if self.Namespace != "" && self.ServiceAccount != "" {
-		s.Annotations, _ = c.annotations(ctx, self.Namespace, self.ServiceAccount)
+		if account, err := c.serviceAccount(ctx, self.Namespace, self.ServiceAccount); err == nil {
+			s.Annotations = account.Annotations
+		}
 	}
 	return s
 }

@@ -39,6 +39,7 @@ type Server struct {
 
 	mu          sync.Mutex
 	annotations map[string]string
+	changed     time.Time
 	objects     map[string]any
 	status      int
 	delay       time.Duration
@@ -86,11 +87,15 @@ func (s *Server) Environment() []string {
 	return []string{"KUBERNETES_SERVICE_HOST=" + host, "KUBERNETES_SERVICE_PORT=" + port, "WI_SERVICE_ACCOUNT_DIRECTORY=" + s.Directory}
 }
 
-// Annotate replaces the annotations of the ServiceAccount.
-func (s *Server) Annotate(annotations map[string]string) {
+// Annotate replaces the annotations of the ServiceAccount, which does not know when
+// that was.
+func (s *Server) Annotate(annotations map[string]string) { s.AnnotateAt(annotations, time.Time{}) }
+
+// AnnotateAt does the same, and the ServiceAccount knows when, in its managed fields.
+func (s *Server) AnnotateAt(annotations map[string]string, at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.annotations = annotations
+	s.annotations, s.changed = annotations, at
 }
 
 // Put makes the server answer requests for the path with the object, refuse
@@ -151,7 +156,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	if writes {
 		s.written = append(s.written, written)
 	}
-	status, delay, annotations, object, tell := s.status, s.delay, s.annotations, s.objects[r.URL.Path], s.tell
+	status, delay, object, tell := s.status, s.delay, s.objects[r.URL.Path], s.tell
+	account := s.account()
 	s.mu.Unlock()
 	if now, ok := object.(func() any); ok {
 		object = now()
@@ -182,11 +188,24 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	case r.URL.Path != path:
 		refuse(w, http.StatusNotFound)
 	default:
-		answer(w, http.StatusOK, map[string]any{
-			"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
-			"metadata": map[string]any{"namespace": Namespace, "name": ServiceAccount, "uid": "1", "annotations": annotations},
-		})
+		answer(w, http.StatusOK, account)
 	}
+}
+
+// account is the ServiceAccount as its metadata.
+func (s *Server) account() any {
+	metadata := map[string]any{"namespace": Namespace, "name": ServiceAccount, "uid": "1", "annotations": s.annotations}
+	if !s.changed.IsZero() {
+		owned := map[string]any{}
+		for key := range s.annotations {
+			owned["f:"+key] = map[string]any{}
+		}
+		metadata["managedFields"] = []any{map[string]any{
+			"manager": "kubectl-annotate", "operation": "Update", "apiVersion": "v1", "fieldsType": "FieldsV1",
+			"time": s.changed.UTC().Format(time.RFC3339), "fieldsV1": map[string]any{"f:metadata": map[string]any{"f:annotations": owned}},
+		}}
+	}
+	return map[string]any{"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata", "metadata": metadata}
 }
 
 // refuse answers as the API server does, with a Status.
