@@ -102,7 +102,7 @@ func New(o Options) *Agent {
 	a.snapshot.Store(&Snapshot{
 		Verdict:    identity.Verdict{State: identity.Starting, Server: identity.ServerUnknown, Why: "no probe has finished yet"},
 		Since:      o.Wall(),
-		updated:    a.started,
+		probed:     a.started,
 		staleAfter: max(a.maxSilence(), o.StartupGrace),
 	})
 	a.causes.nextRead = a.started.Add(settingsFrom + time.Duration(a.Random()*float64(settingsBy-settingsFrom)))
@@ -233,6 +233,9 @@ func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {
 	a.beat()
 	if ctx.Err() == nil {
 		a.Recorder.Probed(o)
+		now := *a.Snapshot()
+		now.probed = time.Now()
+		a.snapshot.Store(&now)
 	}
 	return o
 }
@@ -241,7 +244,6 @@ func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {
 func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	last := a.Snapshot()
 	next := *last
-	next.updated = time.Now()
 	next.staleAfter = a.maxSilence()
 	next.LastProbe = a.Wall()
 	next.Observation = o
@@ -257,7 +259,7 @@ func (a *Agent) publish(o identity.Observation, v identity.Verdict) {
 	}
 	next.Verdict = v
 	if last.Verdict.State.Accuses() && !v.State.Accuses() {
-		a.causes.wrongEnded = next.updated
+		a.causes.wrongEnded = time.Now()
 	}
 	// While all is well there is little to say, and that changes slowly.
 	if v.State != identity.Match || !v.Same(last.Verdict) || time.Since(a.causes.diagnosedAt) >= diagnosisInterval {
@@ -277,11 +279,14 @@ func verdictAttributes(v identity.Verdict) []any {
 // stated is the verdict that is published.
 func (a *Agent) stated() identity.Verdict { return a.Snapshot().Verdict }
 
-// maxSilence is how long the loop may be silent before its last word is too old:
-// three intervals, but at least one with all probes of a confirmation, each of
-// which a silent server lets run into its deadline.
+// maxSilence is how long no probe may finish before the last verdict is too old:
+// three intervals, but at least one with all that may come between two probes of a
+// healthy loop: the reads of an API server that does not answer, the lag of its
+// cache, and two requests in a row that a silent metadata server lets run into their
+// deadline.
 func (a *Agent) maxSilence() time.Duration {
-	return max(3*a.Interval, a.Interval+maxProbesOfCycle*(a.Timeout+confirmGap))
+	const reads = 3*expectTimeout + cacheLag + settingsTimeout
+	return max(3*a.Interval, a.Interval+reads+2*a.Timeout)
 }
 
 func (a *Agent) beat() {

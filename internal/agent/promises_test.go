@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -139,7 +141,7 @@ func TestARunningAgentAccusesTheGraceAfterTheChange(t *testing.T) {
 			w.after(time.Second)
 			w.readsOf(annotated(other), age) // is read after a minute
 			w.after(time.Minute + 2*time.Minute - age - 2*time.Second)
-			w.wants(t, identity.Match) // what was expected before is right as well
+			w.wants(t, identity.Match)          // what was expected before is right as well
 			w.after(2*interval + 7*time.Second) // it is read before a probe
 			w.wants(t, identity.Mismatch)
 		})
@@ -223,3 +225,35 @@ type judging struct {
 }
 
 func (j judging) Judged(s identity.State) { j.judged(s); j.Recorder.Judged(s) }
+
+// What takes long in a healthy loop is the API server, not the loop.
+func TestALoopThatWaitsForTheAPIServerIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) {
+			o.Interval, o.Timeout = time.Second, time.Second
+			o.Expect = func(ctx context.Context) (identity.Reading, error) {
+				<-ctx.Done()
+				return identity.Reading{}, ctx.Err()
+			}
+			o.ClusterSettings = func(ctx context.Context) diagnose.Settings {
+				<-ctx.Done()
+				return diagnose.Settings{}
+			}
+		})
+		slow := func(o identity.Observation) identity.Observation {
+			time.Sleep(time.Second)
+			return o
+		}
+		turn := 0
+		w.answersBy(func(bool) identity.Observation {
+			turn++
+			return slow([]identity.Observation{vm(customSA), gke(nodeSA), down(), vm(other), gke(nodeSA), down(), down()}[turn%7])
+		})
+		for range 700 {
+			w.after(100 * time.Millisecond)
+			if state, _ := w.Snapshot().State(); state == identity.Stale || !w.Alive() {
+				t.Fatalf("after %s the state is %s, alive %t", w.lived(), state, w.Alive())
+			}
+		}
+	})
+}

@@ -39,7 +39,7 @@ type Snapshot struct {
 	// Changes are the latest changes of state, the newest first.
 	Changes []Change
 
-	updated    time.Time
+	probed     time.Time // when a probe finished last
 	staleAfter time.Duration
 }
 
@@ -59,7 +59,7 @@ func (s *Snapshot) remember(c Change) {
 // State is the state at this moment, and since when: the published one, or
 // Stale if no probe has finished for three intervals.
 func (s *Snapshot) State() (identity.State, time.Time) {
-	if time.Since(s.updated) > s.staleAfter {
+	if time.Since(s.probed) > s.staleAfter {
 		last := s.LastProbe
 		if last.IsZero() {
 			last = s.Since

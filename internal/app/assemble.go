@@ -48,7 +48,7 @@ func assemble(o Options) (parts, error) {
 		agent: agent.Options{
 			Prober: prober, Expect: expect, Recorder: counters, Logger: o.Logger, Nodes: nodes,
 			Interval: c.ProbeInterval, Timeout: c.ProbeTimeout, TokenInterval: c.TokenInterval,
-			ExpectationInterval: c.ExpectationInterval, StartupGrace: c.StartupGrace,
+			ExpectationInterval: c.ExpectationInterval, AnnotationGrace: c.AnnotationGrace, StartupGrace: c.StartupGrace,
 			ClusterSettings: clusterSettings(client, self, c.CiliumNamespace), Claims: prober.Claims,
 			Process: diagnose.Process{
 				HostNetwork: hostNetwork(c), Environment: environmentFacts(c, o.Environment),
@@ -70,15 +70,15 @@ func newClient(c config.Config, userAgent string, observe func(kube.Resource, ku
 
 // expecter is where the expected identity comes from: the configuration, or the
 // annotations of the Pod's own ServiceAccount.
-func expecter(c config.Config, self kube.Self, client *kube.Client, clientErr error) (func(context.Context) (identity.Expectation, error), error) {
+func expecter(c config.Config, self kube.Self, client *kube.Client, clientErr error) (func(context.Context) (identity.Reading, error), error) {
 	configured, err := c.Expectation()
 	if err != nil || configured.Known() {
-		return func(context.Context) (identity.Expectation, error) { return configured, nil }, err
+		return func(context.Context) (identity.Reading, error) { return identity.Reading{Expectation: configured}, nil }, err
 	}
 	// Without the API server the agent still runs: it recognises a node's
 	// account, and says itself what is missing.
-	fail := func(err error) (func(context.Context) (identity.Expectation, error), error) {
-		return func(context.Context) (identity.Expectation, error) { return identity.Expectation{}, err }, nil
+	fail := func(err error) (func(context.Context) (identity.Reading, error), error) {
+		return func(context.Context) (identity.Reading, error) { return identity.Reading{}, err }, nil
 	}
 	if clientErr != nil {
 		return fail(fmt.Errorf("%w: set WI_EXPECTED_EMAILS", clientErr))
@@ -86,7 +86,7 @@ func expecter(c config.Config, self kube.Self, client *kube.Client, clientErr er
 	if self.Namespace == "" || self.ServiceAccount == "" {
 		return fail(errors.New("the Pod's ServiceAccount is not known: set WI_POD_NAMESPACE and WI_SERVICE_ACCOUNT from the downward API, or WI_EXPECTED_EMAILS"))
 	}
-	return func(ctx context.Context) (identity.Expectation, error) { return client.Expectation(ctx, self) }, nil
+	return func(ctx context.Context) (identity.Reading, error) { return client.Expectation(ctx, self) }, nil
 }
 
 // clusterSettings reads the settings of the cluster that may explain a verdict, if

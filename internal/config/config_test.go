@@ -17,7 +17,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.ListenAddress != ":10988" || c.MetadataHost != "169.254.169.254" || c.ProbeInterval != 10*time.Second || c.ProbeTimeout != 3*time.Second ||
-		c.TokenInterval != time.Minute || c.StartupGrace != time.Minute || c.ExpectationInterval != 10*time.Minute || !c.RuntimeMetrics || c.LogFormat != "json" {
+		c.TokenInterval != time.Minute || c.StartupGrace != time.Minute || c.AnnotationGrace != 2*time.Minute || c.ExpectationInterval != 10*time.Minute || !c.RuntimeMetrics || c.LogFormat != "json" {
 		t.Errorf("defaults %+v", c)
 	}
 	if e, err := c.Expectation(); err != nil || e.Known() {
@@ -37,7 +37,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 	values := map[string]string{
 		"WI_LISTEN_ADDRESS": "127.0.0.1:1", "WI_WEB_CONFIG_FILE": file, "WI_METADATA_HOST": "[::1]:80",
 		"WI_EXPECTED_EMAILS": "a@p.iam.gserviceaccount.com, b@p.iam.gserviceaccount.com", "WI_NODE_SERVICE_ACCOUNTS": "nodes-*@p.iam.gserviceaccount.com",
-		"WI_PROBE_INTERVAL": "1s", "WI_PROBE_TIMEOUT": "100ms", "WI_TOKEN_INTERVAL": "1s", "WI_EXPECTATION_INTERVAL": "1m", "WI_STARTUP_GRACE": "0s",
+		"WI_PROBE_INTERVAL": "1s", "WI_PROBE_TIMEOUT": "100ms", "WI_TOKEN_INTERVAL": "1s", "WI_EXPECTATION_INTERVAL": "1m", "WI_STARTUP_GRACE": "0s", "WI_ANNOTATION_GRACE": "0s",
 		"WI_POD_NAME": "pod", "WI_POD_NAMESPACE": "namespace", "WI_NODE_NAME": "node", "WI_SERVICE_ACCOUNT": "account", "WI_SERVICE_ACCOUNT_DIRECTORY": "/x",
 		"WI_POD_ADDRESS": "10.0.0.1", "WI_NODE_ADDRESS": "fd00::1", "WI_CILIUM_NAMESPACE": "cilium",
 		"WI_EVENTS": "false", "WI_NODE_CONDITION": "true",
@@ -102,6 +102,7 @@ func TestAllErrorsAtOnce(t *testing.T) {
 		{"WI_TOKEN_INTERVAL", "soon", "60s"},
 		{"WI_EXPECTATION_INTERVAL", "1s", "less than 1m"},
 		{"WI_STARTUP_GRACE", "-1s", "less than 0s"},
+		{"WI_ANNOTATION_GRACE", "25h", "more than 24h"},
 		{"WI_POD_ADDRESS", "10.0.0", "an IP address"},
 		{"WI_NODE_ADDRESS", "node-1", "an IP address"},
 		{"WI_CILIUM_NAMESPACE", "kube/system", "a name"},

@@ -84,6 +84,8 @@ func check(field string, c *Config) error {
 		return checkDuration(c.TokenInterval, time.Second, 24*time.Hour)
 	case "ExpectationInterval":
 		return checkDuration(c.ExpectationInterval, time.Minute, 24*time.Hour)
+	case "AnnotationGrace":
+		return checkDuration(c.AnnotationGrace, 0, 24*time.Hour)
 	case "StartupGrace":
 		return checkDuration(c.StartupGrace, 0, 24*time.Hour)
 	case "LogFormat":

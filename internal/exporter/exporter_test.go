@@ -49,10 +49,14 @@ type world struct {
 
 func start(t *testing.T, expect func(context.Context) (identity.Expectation, error)) *world {
 	t.Helper()
+	read := func(ctx context.Context) (identity.Reading, error) {
+		e, err := expect(ctx)
+		return identity.Reading{Expectation: e}, err
+	}
 	w := &world{registry: prometheus.NewPedanticRegistry(), counters: exporter.NewCounters()}
 	w.observe(from(identity.ServerGKE, app))
 	a := agent.New(agent.Options{
-		Prober: w, Recorder: w.counters, Expect: expect, Logger: slog.New(slog.DiscardHandler),
+		Prober: w, Recorder: w.counters, Expect: read, Logger: slog.New(slog.DiscardHandler),
 		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
 		Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute, ExpectationInterval: 10 * time.Minute,
 		ClusterSettings: func(context.Context) diagnose.Settings {

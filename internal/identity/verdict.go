@@ -57,7 +57,7 @@ func (s State) Meaning() string {
 	case Unavailable:
 		return "The metadata server gives no answer, or one that says nothing about the identity."
 	case UnknownExpectation:
-		return "The identity cannot be judged: none is configured, and the Kubernetes ServiceAccount could not be read."
+		return "The identity cannot be judged: what is expected is not known, or may have changed since it was read."
 	case Stale:
 		return "The last verdict is too old: the probe loop has stopped or hangs."
 	case Starting:

@@ -65,7 +65,9 @@ func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *si
 	options := agent.Options{
 		Recorder: counters, Logger: slog.New(slog.DiscardHandler), Interval: time.Second, Timeout: time.Second, TokenInterval: time.Minute,
 		ExpectationInterval: time.Hour, Random: func() float64 { return 0 }, Nodes: identity.NodeAccounts{identity.DefaultNodeAccount},
-		Expect: func(context.Context) (identity.Expectation, error) { return identity.Expect(app), nil },
+		Expect: func(context.Context) (identity.Reading, error) {
+			return identity.Reading{Expectation: identity.Expect(app)}, nil
+		},
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup

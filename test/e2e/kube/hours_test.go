@@ -44,13 +44,13 @@ func TestAnHourIsAtMostSevenRequests(t *testing.T) {
 				toThePresent(now)
 				a := agent.New(agent.Options{
 					Prober: &probes, Recorder: nobody{}, Logger: slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
-					Expect: func(ctx context.Context) (identity.Expectation, error) {
+					Expect: func(ctx context.Context) (identity.Reading, error) {
 						r := p.readBy(ctx, t, p.self)
 						return r.expectation, r.err
 					},
 					Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
 					Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute,
-					ExpectationInterval: 10 * time.Minute, StartupGrace: time.Minute,
+					ExpectationInterval: 10 * time.Minute, AnnotationGrace: 2 * time.Minute, StartupGrace: time.Minute,
 					Random: tt.random,
 				})
 				ctx, cancel := context.WithCancel(t.Context())

@@ -92,7 +92,7 @@ func (p *pod) observe(_ kube.Resource, r kube.Reason) {
 
 // result is what came of one read.
 type result struct {
-	expectation identity.Expectation
+	expectation identity.Reading
 	err         error
 	reason      kube.Reason
 	request     request
