@@ -4,7 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"math"
+	"math/rand/v2"
 	"net/http"
 	"strconv"
 	"strings"
@@ -18,9 +18,12 @@ import (
 const (
 	// component is the name that Events carry.
 	component = "workload-identity-exporter"
-	// repeatedAfter is when an Event about the same state is written again: one that
-	// comes and goes is in the metrics.
-	repeatedAfter = 10 * time.Minute
+	// newsAfter is when a state that comes back is news again: one that comes and goes
+	// is in the metrics.
+	newsAfter = 10 * time.Minute
+	// repeatInterval is how often an Event is repeated while the state is bad: the API
+	// server forgets Events after an hour.
+	repeatInterval = 30 * time.Minute
 	// eventsEach and eventsBurst bound all Events of a node.
 	eventsEach  = 5 * time.Minute
 	eventsBurst = 6
@@ -56,15 +59,46 @@ type Reporter struct {
 	log       *slog.Logger
 
 	wake   chan struct{}
-	last   identity.State // the one that was looked at last
-	limit  *rate.Limiter
-	told   map[identity.State]time.Time
+	last   identity.State      // the one that was looked at last
 	failed map[Resource]Reason // what was logged last
+
+	limit   *rate.Limiter
+	written map[identity.State]time.Time // when there was an Event about the state last
+	news    bool                         // there is to be one about the last state
+	series  map[string]*series           // the Events that are repeated, by namespace
+	event   schedule
 
 	status     string
 	transition time.Time
-	next       time.Time // when the condition is written again if nothing changes
-	failures   int       // of its writes in a row
+	heartbeat  schedule
+}
+
+// schedule is when something is written next, unless something happens before.
+type schedule struct {
+	next     time.Time
+	failures int // in a row
+}
+
+func (s *schedule) due() bool { return !time.Now().Before(s.next) }
+
+// wrote plans the next time: as soon as wait tells after a success, and soon after a
+// failure, but less and less often.
+func (s *schedule) wrote(ok bool, wait time.Duration) {
+	if ok {
+		s.failures = 0
+	} else {
+		wait = min(pollInterval<<min(s.failures, 10), wait)
+		s.failures++
+	}
+	// 15,000 agents may have begun at the same moment.
+	s.next = time.Now().Add(wait - time.Duration(rand.Float64()*float64(wait/10))) //nolint:gosec // a jitter
+}
+
+// series is an Event that is repeated.
+type series struct {
+	state identity.State
+	name  string
+	count int
 }
 
 // NewReporter returns a reporter that writes what is wanted of the current state. It must Run.
@@ -72,7 +106,7 @@ func NewReporter(c *Client, self Self, events, condition bool, current func() Re
 	return &Reporter{
 		client: c, self: self, events: events, condition: condition && self.Node != "", current: current, log: log,
 		wake: make(chan struct{}, 1), limit: rate.NewLimiter(rate.Every(eventsEach), eventsBurst),
-		told: map[identity.State]time.Time{}, failed: map[Resource]Reason{},
+		written: map[identity.State]time.Time{}, series: map[string]*series{}, failed: map[Resource]Reason{},
 	}
 }
 
@@ -105,64 +139,81 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 		return
 	}
 	changed := r.State != p.last
-	p.last = r.State
 	if changed {
+		p.changes(r.State)
+	}
+	bad := r.State != identity.Match
+	if p.events && (p.news || bad) && p.event.due() && p.limit.Allow() {
 		p.writeEvents(ctx, r)
 	}
-	if p.condition && (changed || !time.Now().Before(p.next)) {
-		p.keepCondition(ctx, r)
+	if p.condition && (changed || p.heartbeat.due()) {
+		ok, wait := p.writeCondition(ctx, r), heartbeatInterval
+		if ok && r.State == identity.Stale {
+			wait = never // a loop that hangs has no heartbeat
+		}
+		p.heartbeat.wrote(ok, wait)
 	}
 }
 
-// keepCondition writes the condition, and plans the next time: soon after a failure,
-// but less and less often; and with the heartbeat, unless the loop has none.
-func (p *Reporter) keepCondition(ctx context.Context, r Report) {
-	wait := heartbeatInterval
-	switch ok := p.writeCondition(ctx, r); {
-	case !ok:
-		wait = min(pollInterval<<min(p.failures, 10), heartbeatInterval)
-		p.failures++
-	case r.State == identity.Stale:
-		wait = math.MaxInt64
-		fallthrough
-	default:
-		p.failures = 0
+// never is longer than a process lives.
+const never = 100 * 365 * 24 * time.Hour
+
+// changes plans the Events about another state. That a healthy agent starts is no
+// news, nor what was written a moment ago.
+func (p *Reporter) changes(to identity.State) {
+	at, before := p.written[to]
+	p.news = (!before || time.Since(at) >= newsAfter) && (p.last != "" || to != identity.Match)
+	p.last = to
+	p.event = schedule{}
+	if !p.news {
+		p.event.next = at.Add(repeatInterval)
 	}
-	p.next = time.Now().Add(wait)
 }
 
-// writeEvents writes one about the Node and one about the Pod, unless there was the
-// same a moment ago. That a healthy agent starts is no news.
+// writeEvents writes one about the Node and one about the Pod.
 func (p *Reporter) writeEvents(ctx context.Context, r Report) {
-	state := r.State
-	began, before := p.told[state]
-	if !p.events || (len(p.told) == 0 && state == identity.Match) || (before && time.Since(began) < repeatedAfter) || !p.limit.Allow() {
-		return
-	}
-	p.told[state] = time.Now()
 	// `kubectl describe node` finds those of the kubelet by this uid.
-	p.writeEvent(ctx, r, "default", map[string]string{"kind": "Node", "apiVersion": "v1", "name": p.self.Node, "uid": p.self.Node})
-	p.writeEvent(ctx, r, p.self.Namespace, map[string]string{"kind": "Pod", "apiVersion": "v1", "name": p.self.Pod, "namespace": p.self.Namespace, "uid": p.self.PodUID})
+	ok := p.writeEvent(ctx, r, "default", map[string]string{"kind": "Node", "apiVersion": "v1", "name": p.self.Node, "uid": p.self.Node})
+	ok = p.writeEvent(ctx, r, p.self.Namespace, map[string]string{"kind": "Pod", "apiVersion": "v1", "name": p.self.Pod, "namespace": p.self.Namespace, "uid": p.self.PodUID}) || ok
+	if ok {
+		p.news, p.written[r.State] = false, time.Now()
+	}
+	p.event.wrote(ok || p.failed[Events] == Forbidden, repeatInterval)
 }
 
-func (p *Reporter) writeEvent(ctx context.Context, r Report, namespace string, about map[string]string) {
+// writeEvent repeats the Event about the state if there is one and a Role allows it,
+// or else writes a new one. It reports whether that succeeded.
+func (p *Reporter) writeEvent(ctx context.Context, r Report, namespace string, about map[string]string) bool {
 	if about["name"] == "" || namespace == "" {
-		return
+		return false
 	}
 	kind, now := "Warning", time.Now()
 	if r.State == identity.Match {
 		kind = "Normal"
 	}
-	at := now.UTC().Format(time.RFC3339)
-	p.write(ctx, http.MethodPost, Events, "/api/v1/namespaces/"+namespace+"/events", "application/json", map[string]any{
+	at, path := now.UTC().Format(time.RFC3339), "/api/v1/namespaces/"+namespace+"/events"
+	if s := p.series[namespace]; s != nil && s.state == r.State && !p.news {
+		patch := map[string]any{"count": s.count + 1, "lastTimestamp": at, "message": r.Message}
+		if p.send(ctx, http.MethodPatch, Events, path+"/"+s.name, "application/merge-patch+json", patch) == nil {
+			s.count++
+			return true
+		}
+		// It is gone after an hour, or the Role has the verb create alone.
+	}
+	name := about["name"] + "." + strconv.FormatInt(now.UnixNano(), 16)
+	ok := p.write(ctx, http.MethodPost, Events, path, "application/json", map[string]any{
 		"apiVersion": "v1", "kind": "Event",
-		"metadata":       map[string]any{"namespace": namespace, "name": about["name"] + "." + strconv.FormatInt(now.UnixNano(), 16)},
+		"metadata":       map[string]any{"namespace": namespace, "name": name},
 		"involvedObject": about,
 		"type":           kind, "reason": reasonName(r.State), "message": r.Message,
 		"source":         map[string]string{"component": component, "host": p.self.Node},
 		"firstTimestamp": at, "lastTimestamp": at, "count": 1,
 		"reportingComponent": component, "reportingInstance": p.self.Pod,
 	})
+	if ok {
+		p.series[namespace] = &series{state: r.State, name: name, count: 1}
+	}
+	return ok
 }
 
 // reasonName is the state as Kubernetes writes reasons: WorkloadIdentityNodeFallback.
@@ -198,16 +249,21 @@ func (p *Reporter) writeCondition(ctx context.Context, r Report) bool {
 
 // write makes one request, reports whether it succeeded, and logs when its outcome changes.
 func (p *Reporter) write(ctx context.Context, method string, of Resource, path, contentType string, body any) bool {
-	content, err := json.Marshal(body)
-	if err == nil {
-		limited, cancel := context.WithTimeout(ctx, writeTimeout)
-		defer cancel()
-		err = p.client.send(limited, of, method, path, contentType, content)
-	}
+	err := p.send(ctx, method, of, path, contentType, body)
 	reason := reasonOf(err)
 	if err != nil && p.failed[of] != reason && ctx.Err() == nil {
 		p.log.Warn("Failed to write the state to Kubernetes", "resource", of, "reason", reason, "error", err.Error())
 	}
 	p.failed[of] = reason
 	return err == nil
+}
+
+func (p *Reporter) send(ctx context.Context, method string, of Resource, path, contentType string, body any) error {
+	content, err := json.Marshal(body)
+	if err != nil {
+		return err
+	}
+	limited, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	return p.client.send(limited, of, method, path, contentType, content)
 }

@@ -42,6 +42,7 @@ type story struct {
 	mu      sync.Mutex
 	current kube.Report
 	status  int
+	refuses string // requests of this method, with 403
 	written []kubetest.Written
 }
 
@@ -79,6 +80,9 @@ func (s *story) RoundTrip(r *http.Request) (*http.Response, error) {
 	s.mu.Lock()
 	s.written = append(s.written, w)
 	status := s.status
+	if r.Method == s.refuses {
+		status = http.StatusForbidden
+	}
 	s.mu.Unlock()
 	if status == hangs {
 		<-r.Context().Done()
@@ -300,6 +304,89 @@ func TestNothingIsWrittenBeforeThereIsAVerdict(t *testing.T) {
 		s.after(time.Hour)
 		if len(s.written) != 0 {
 			t.Errorf("wrote %v", s.written)
+		}
+	})
+}
+
+// One Event dies with the TTL of the API server, an hour by default, and then a node
+// that is broken since yesterday shows nothing.
+func TestAnEventLastsAsLongAsTheFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tell(t, true, false)
+		s.now(match)
+		s.now(fallback)
+		s.after(24 * time.Hour)
+		var created, repeated int
+		var last time.Time
+		for _, w := range s.written {
+			switch w.Method {
+			case http.MethodPost:
+				created++
+			case http.MethodPatch:
+				repeated++
+				if w.ContentType != "application/merge-patch+json" || w.Object["lastTimestamp"] == nil || w.Object["message"] != fallback.Message {
+					t.Errorf("repeated as %v in %s", w.Object, w.ContentType)
+				}
+				if count, _ := w.Object["count"].(float64); int(count) != (repeated+1)/2+1 {
+					t.Errorf("repetition %d counts %v", repeated, w.Object["count"])
+				}
+				at, err := time.Parse(time.RFC3339, w.Object["lastTimestamp"].(string))
+				if err != nil || !last.IsZero() && at.Sub(last) > 31*time.Minute {
+					t.Errorf("at %v after %v: %v", at, last, err)
+				}
+				last = at
+			}
+		}
+		// 48 half hours, each up to a tenth shorter, for two Events.
+		if created != 2 || repeated < 2*46 || repeated > 2*55 {
+			t.Errorf("%d Events repeated %d times in a day, want two, each every 30 minutes", created, repeated)
+		}
+		s.now(match)
+		before := len(s.written)
+		s.after(24 * time.Hour)
+		if n := len(s.written) - before; n != 0 {
+			t.Errorf("%d writes in a day about a match, want none", n)
+		}
+	})
+}
+
+// The verb patch is younger than the Roles that some have.
+func TestARoleThatAllowsNoRepetitionGetsNewEvents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tell(t, true, false)
+		s.refuses = http.MethodPatch
+		s.now(fallback)
+		s.after(2*time.Hour + time.Minute)
+		created := 0
+		for _, w := range s.written {
+			if w.Method == http.MethodPost {
+				created++
+			}
+		}
+		if created < 2*5 || created > 2*6 {
+			t.Errorf("%d new Events in two hours, want two and then two every half hour", created)
+		}
+		if s.logs.Len() != 0 {
+			t.Errorf("logged %s", s.logs.String())
+		}
+	})
+}
+
+func TestAnEventThatCannotBeWrittenIsWrittenLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tell(t, true, false)
+		s.now(match)
+		s.answers(http.StatusServiceUnavailable)
+		s.now(fallback)
+		s.after(10 * time.Minute)
+		attempts := len(s.written)
+		if attempts < 6 || attempts > 2*6 {
+			t.Errorf("%d attempts in ten minutes, want some, less and less often", attempts)
+		}
+		s.answers(http.StatusCreated)
+		s.after(10 * time.Minute)
+		if n := len(s.written) - attempts; n != 2 {
+			t.Errorf("%d writes when the API server is back, want one about the Node and one about the Pod", n)
 		}
 	})
 }
