@@ -40,7 +40,7 @@ type Config struct {
 	CiliumNamespace         string `split_words:"true" default:"kube-system" want:"a name" desc:"Namespace of Cilium, whose ConfigMap cilium-config may explain a wrong identity."`
 	ServiceAccountDirectory string `split_words:"true" default:"/var/run/secrets/kubernetes.io/serviceaccount" want:"a path" desc:"Folder with the files token and ca.crt, by which the API server is reached."`
 
-	Events         bool       `split_words:"true" default:"true" want:"true or false" desc:"Whether to write a Kubernetes Event about the Node and one about the agent's Pod when the state changes. They need the verb create on events in the namespace default and in that of the Pod."`
+	Events         bool       `split_words:"true" default:"true" want:"true or false" desc:"Whether to write a Kubernetes Event about the Node and one about the agent's Pod when the state changes, and to repeat them while it is bad. They need the verb create on events in the namespace default and in that of the Pod; with the verb patch too, one Event counts the repetitions."`
 	NodeCondition  bool       `split_words:"true" default:"false" want:"true or false" desc:"Whether to keep the condition WorkloadIdentityBroken of the Node, for those who drain nodes by conditions. It needs the verb patch on nodes/status."`
 	LogLevel       slog.Level `split_words:"true" default:"info" want:"debug, info, warn or error" desc:"Least severity of log lines. Info has one line for each change of state, debug one for each probe."`
 	LogFormat      string     `split_words:"true" default:"json" want:"json or text" desc:"Format of log lines: json has the field names that Cloud Logging reads."`

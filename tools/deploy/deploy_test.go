@@ -189,8 +189,8 @@ func TestNobodyGetsMoreThanIsKnown(t *testing.T) {
 		`Role "workload-identity-exporter": get [""] ["serviceaccounts"] ["workload-identity-exporter"]`,
 		`Role "kube-system": get [""] ["configmaps"] ["cilium-config" "ip-masq-agent"]`,
 		`Role "kube-system": get ["apps"] ["daemonsets"] ["anetd"]`,
-		`Role "workload-identity-exporter": create [""] ["events"] []`,
-		`Role "default": create [""] ["events"] []`,
+		`Role "workload-identity-exporter": create,patch [""] ["events"] []`,
+		`Role "default": create,patch [""] ["events"] []`,
 		`ClusterRole "": get [""] ["nodes"] []`,
 		`ClusterRole "": patch [""] ["nodes/status"] []`,
 	}

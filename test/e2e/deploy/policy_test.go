@@ -173,18 +173,30 @@ func TestTheSameHoldsForTheOtherFormOfEvents(t *testing.T) {
 	must(t, isRefused(write(n.own, "kubelet"), "in its own name only"))
 }
 
-func TestAnAgentTakesOverNobodysEvent(t *testing.T) {
+func TestAnAgentRepeatsItsOwnEventsAndTakesOverNobodys(t *testing.T) {
 	n := makeNodes(t)
-	e, err := shared.CoreV1().Events("default").Create(t.Context(), &corev1.Event{
-		ObjectMeta:     metav1.ObjectMeta{GenerateName: "e2e-", Namespace: "default"},
-		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own}, Source: corev1.EventSource{Component: name},
-	}, metav1.CreateOptions{})
-	must(t, err)
-	cleanup(t, func(ctx context.Context) error {
-		return shared.CoreV1().Events("default").Delete(ctx, e.Name, metav1.DeleteOptions{})
-	})
-	_, err = n.agent.CoreV1().Events("default").Patch(t.Context(), e.Name, types.MergePatchType, []byte(`{"message": "all is well"}`), metav1.PatchOptions{})
-	must(t, isRefused(err, "new Events only"))
+	write := func(instance string) *corev1.Event {
+		t.Helper()
+		e, err := shared.CoreV1().Events("default").Create(t.Context(), &corev1.Event{
+			ObjectMeta:     metav1.ObjectMeta{GenerateName: "e2e-", Namespace: "default"},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own}, Source: corev1.EventSource{Component: name},
+			ReportingController: name, ReportingInstance: instance,
+		}, metav1.CreateOptions{})
+		must(t, err)
+		cleanup(t, func(ctx context.Context) error {
+			return shared.CoreV1().Events("default").Delete(ctx, e.Name, metav1.DeleteOptions{})
+		})
+		return e
+	}
+	patch := func(e *corev1.Event, change string) error {
+		_, err := n.agent.CoreV1().Events("default").Patch(t.Context(), e.Name, types.MergePatchType, []byte(change), metav1.PatchOptions{})
+		return err
+	}
+	own := write(n.pod.Name)
+	must(t, patch(own, `{"count": 2, "message": "still"}`))
+	must(t, isRefused(patch(own, `{"involvedObject": {"name": "`+n.other+`"}}`), "repeats its own"))
+	must(t, isRefused(patch(write("another"), `{"message": "all is well"}`), "repeats its own"))
+	must(t, isRefused(patch(write(""), `{"message": "all is well"}`), "repeats its own"))
 }
 
 // broken is what the agent would write.
