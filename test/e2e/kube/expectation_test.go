@@ -2,6 +2,10 @@ package kube_test
 
 import (
 	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
@@ -48,6 +52,29 @@ func TestTheAnnotationIsTheExpectation(t *testing.T) {
 	p.eventually(t, "the new annotation", func(r result) bool { return r.expectation.String() == other })
 	c.annotate(t, "app", nil)
 	p.eventually(t, "the workload pool", func(r result) bool { return r.expectation.Source == identity.SourceWorkloadPool })
+}
+
+// An agent that starts a moment after a change knows by it that the metadata server
+// may not know yet.
+func TestTheServiceAccountTellsWhenItsAnnotationWasChanged(t *testing.T) {
+	c := connect(t)
+	p := c.readablePod(t, bound(app))
+	const old = 4 * time.Second
+	r := p.eventually(t, "of some age", func(r result) bool { return r.expectation.AgeKnown && r.expectation.Age >= old })
+	if r.expectation.Age > patience+time.Minute {
+		t.Errorf("an age of %s, want that of the annotation", r.expectation.Age)
+	}
+	_, err := c.CoreV1().ServiceAccounts(c.namespace).Patch(t.Context(), "app", types.MergePatchType,
+		[]byte(`{"metadata": {"labels": {"team": "demo"}}}`), metav1.PatchOptions{FieldManager: "labeller"})
+	must(t, err)
+	if r := p.read(t); !r.expectation.AgeKnown || r.expectation.Age < old {
+		t.Errorf("an age of %s after a change of something else, want at least %s", r.expectation.Age, old)
+	}
+	c.annotate(t, "app", bound(other))
+	changed := p.eventually(t, "the new annotation", func(r result) bool { return r.expectation.String() == other })
+	if !changed.expectation.AgeKnown || changed.expectation.Age >= r.expectation.Age {
+		t.Errorf("an age of %s after the change, want less than the %s before", changed.expectation.Age, r.expectation.Age)
+	}
 }
 
 func TestWithoutAnAnnotationTheWorkloadPoolIsExpected(t *testing.T) {
