@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/oauth2"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -103,7 +104,7 @@ func parseClaims(x *exchange) identity.Claims {
 	case err != nil || json.Unmarshal(payload, &claims) != nil || claims.Audience == "":
 		return unknown
 	case claims.Google.ComputeEngine != nil:
-		return identity.Claims{Server: identity.ServerVM, Machine: printable(claims.Google.ComputeEngine.InstanceName)}
+		return identity.Claims{Server: identity.ServerVM, Machine: foreign.Text(claims.Google.ComputeEngine.InstanceName, maxExcerpt)}
 	}
 	return identity.Claims{Server: identity.ServerGKE}
 }

@@ -2,6 +2,7 @@ package metadata
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -9,11 +10,11 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"os"
-	"strings"
 	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -22,7 +23,7 @@ const (
 	// 100 bytes, a token about 1 to 3 kB.
 	maxBody   = 16 << 10
 	maxHeader = 16 << 10
-	// maxExcerpt is how much of an error's body is shown to people.
+	// maxExcerpt is how much is shown to people of what the server says.
 	maxExcerpt = 160
 )
 
@@ -59,7 +60,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, x.failure
 	}
 	defer res.Body.Close()
-	x.status, x.serverHeader = res.StatusCode, printable(res.Header.Get("Server"))
+	x.status, x.serverHeader = res.StatusCode, foreign.Text(res.Header.Get("Server"), maxExcerpt)
 	x.body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1))
 	switch {
 	// The status says more than what became of the body of an error.
@@ -130,27 +131,11 @@ func statusFailure(e identity.Endpoint, status int, body []byte) *identity.Failu
 	return f
 }
 
-// excerpt is the beginning of an error's body for people to read. Bodies of the
-// endpoints that give tokens are never shown: a broken server might echo one.
+// excerpt is the beginning of an error's body for people to read. Of the endpoints
+// that give tokens it is not shown at all: a token need not look like one.
 func excerpt(e identity.Endpoint, body []byte) string {
 	if e == identity.EndpointToken || e == endpointIdentity {
 		return "body withheld"
 	}
-	if s := printable(string(body)); s != "" {
-		return s
-	}
-	return "no body"
-}
-
-// printable is s on one line, without control characters, and short.
-func printable(s string) string {
-	s = s[:min(len(s), 4*maxExcerpt)]
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return ' '
-		}
-		return r
-	}, s)
-	s = strings.Join(strings.Fields(s), " ")
-	return s[:min(len(s), maxExcerpt)]
+	return cmp.Or(foreign.Text(string(body), maxExcerpt), "no body")
 }

@@ -2,6 +2,7 @@ package metadata_test
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"net"
@@ -269,7 +270,7 @@ func TestRecordedAnswers(t *testing.T) {
 		name     string
 		endpoint string
 		status   int
-		banner   string
+		server   string
 		body     string
 		want     identity.Reason // empty: an answer
 	}{
@@ -307,8 +308,8 @@ func TestRecordedAnswers(t *testing.T) {
 				if got := r.UserAgent(); got != "test/1" {
 					t.Errorf("User-Agent: %q, want test/1", got)
 				}
-				if tt.banner != "" {
-					w.Header().Set("Server", tt.banner)
+				if tt.server != "" {
+					w.Header().Set("Server", tt.server)
 				}
 				w.WriteHeader(tt.status)
 				_, _ = w.Write([]byte(tt.body))
@@ -323,8 +324,8 @@ func TestRecordedAnswers(t *testing.T) {
 			case f != nil && tt.endpoint == "token" && tt.body != "" && strings.Contains(f.Detail, tt.body):
 				t.Errorf("the detail %q repeats the body of the token endpoint", f.Detail)
 			}
-			if request.ServerHeader != tt.banner {
-				t.Errorf("Server header %q, want %q", request.ServerHeader, tt.banner)
+			if request.ServerHeader != tt.server {
+				t.Errorf("Server header %q, want %q", request.ServerHeader, tt.server)
 			}
 		})
 	}
@@ -338,6 +339,30 @@ func TestAnErrorIsQuotedOnOneShortLine(t *testing.T) {
 	f := probe(t, host, time.Second).Email.Failure
 	if f == nil || !strings.HasPrefix(f.Detail, "<h1>Bad [31mgateway long") || len(f.Detail) > 200 || strings.ContainsAny(f.Detail, "\n\r\x00\x1b") {
 		t.Errorf("failure %+v, want a short line without control characters", f)
+	}
+}
+
+// A broken server, or a proxy that mixes up its answers, may put a token anywhere.
+func TestATokenInForeignWordsIsNotShown(t *testing.T) {
+	const token = "ya29.c.c0ASRK0GZs7mJ"
+	host, _ := answering(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Server", "proxy "+token)
+		if strings.HasSuffix(r.URL.Path, "/identity") {
+			fmt.Fprint(w, "e30."+base64.RawURLEncoding.EncodeToString([]byte(`{"aud":"a","google":{"compute_engine":{"instance_name":"`+token+`"}}}`))+".c2ln")
+			return
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		fmt.Fprint(w, strings.Repeat("x ", 75)+token)
+	})
+	p := metadata.New(host, 5*time.Second, "test/1")
+	o, claims := p.Probe(t.Context(), true), p.Claims(t.Context())
+	if o.Email.ServerHeader != "proxy [redacted]" || !strings.HasPrefix(o.Email.Failure.Detail, "x x x") || claims.Machine != "[redacted]" {
+		t.Errorf("observation %+v, claims %+v, want the words without the token", o, claims)
+	}
+	for _, r := range o.Requests() {
+		if printed := fmt.Sprintf("%+v %+v", r, claims); strings.Contains(printed, "ya29") {
+			t.Errorf("the token is shown: %s", printed)
+		}
 	}
 }
 
