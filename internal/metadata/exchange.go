@@ -8,9 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptrace"
 	"os"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,14 +16,8 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
-const (
-	// maxBody is many times the size of any answer: an email has up to about
-	// 100 bytes, a token about 1 to 3 kB.
-	maxBody   = 16 << 10
-	maxHeader = 16 << 10
-	// maxExcerpt is how much is shown to people of what the server says.
-	maxExcerpt = 160
-)
+// maxExcerpt is how much is shown to people of what the server says.
+const maxExcerpt = 160
 
 // exchange is one HTTP request and all that is known about its answer. It is
 // the transport that the client library gets, because the library, left to
@@ -42,26 +34,28 @@ type exchange struct {
 	failure      *identity.Failure
 }
 
-// RoundTrip sends the request to the prober's host and reads the whole answer.
-// Everything but a 200 that was read to its end is returned as the failure: an
-// error that the library takes as final, since it is not "temporary" and hides
-// the network error it comes from.
+// RoundTrip sends the request to the prober's host, on a connection of its own,
+// and reads the whole answer. Everything but a 200 that was read to its end is
+// returned as the failure: an error that the library takes as final, since it is
+// not "temporary" and hides the network error it comes from.
 func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
-	var connected atomic.Bool
-	r = r.Clone(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
-		GotConn: func(httptrace.GotConnInfo) { connected.Store(true) },
-	}))
-	r.URL.Host, r.Host = x.prober.host, ""
+	r = r.Clone(r.Context())
+	r.URL.Host, r.Host, r.Close = x.prober.host, "", true
 	r.Header.Set("User-Agent", x.prober.userAgent)
 
-	res, err := x.prober.transport.RoundTrip(r)
+	c, err := connect(r.Context(), r.URL)
 	if err != nil {
-		x.failure = networkFailure(err, connected.Load())
+		x.failure = networkFailure(err, false)
 		return nil, x.failure
 	}
-	defer res.Body.Close()
+	defer c.close()
+	res, err := c.ask(r) //nolint:bodyclose // it is read here, and ends with the connection
+	if err != nil {
+		x.failure = networkFailure(err, true)
+		return nil, x.failure
+	}
 	x.status, x.serverHeader = res.StatusCode, foreign.Text(res.Header.Get("Server"), maxExcerpt)
-	x.body, err = io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	x.body, err = c.readBody(res)
 	switch {
 	// The status says more than what became of the body of an error.
 	case res.StatusCode != http.StatusOK:
@@ -69,8 +63,6 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	case err != nil:
 		x.failure = networkFailure(err, true)
 		x.failure.Status = res.StatusCode
-	case len(x.body) > maxBody:
-		x.failure = x.malformed("the body is larger than %d bytes", maxBody)
 	}
 	if x.failure != nil {
 		return nil, x.failure
@@ -103,6 +95,8 @@ func networkFailure(err error, connected bool) *identity.Failure {
 		return &identity.Failure{Reason: identity.Unreachable, Detail: "no route to the metadata server"}
 	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.EPIPE):
 		return &identity.Failure{Reason: identity.Unreachable, Detail: "the connection was closed before the end of the answer"}
+	case errors.Is(err, errTooLarge):
+		return &identity.Failure{Reason: identity.Malformed, Detail: err.Error()}
 	case errors.As(err, &op):
 		return &identity.Failure{Reason: identity.Unreachable, Detail: "network error on " + op.Op}
 	}
@@ -114,6 +108,8 @@ func networkFailure(err error, connected bool) *identity.Failure {
 func statusFailure(e identity.Endpoint, status int, body []byte) *identity.Failure {
 	f := &identity.Failure{Status: status, Reason: identity.Malformed, Detail: excerpt(e, body)}
 	switch {
+	case status == http.StatusSwitchingProtocols:
+		f.Detail = "the server changes to another protocol, which nobody asked for"
 	case status >= 300 && status < 400:
 		f.Reason = identity.Redirect
 	case status == http.StatusUnauthorized, status == http.StatusForbidden:

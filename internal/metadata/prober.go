@@ -8,7 +8,6 @@ package metadata
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"runtime"
 	"sync"
@@ -29,7 +28,6 @@ type Prober struct {
 	host      string
 	timeout   time.Duration
 	userAgent string
-	transport http.RoundTripper
 }
 
 // New returns a prober of the metadata server at host, an IP address or name
@@ -38,23 +36,7 @@ type Prober struct {
 // The environment is not asked: neither GCE_METADATA_HOST, which the client
 // library obeys, nor a proxy may redirect a probe and fake a pass.
 func New(host string, timeout time.Duration, userAgent string) *Prober {
-	return &Prober{
-		host:      host,
-		timeout:   timeout,
-		userAgent: userAgent,
-		transport: &http.Transport{
-			Proxy: nil,
-			// A kept-alive connection would keep the NAT decision of its first packet
-			// and hide a masquerade change until it is closed.
-			DisableKeepAlives: true,
-			// The transport goes on dialing after the request has ended. Without a
-			// limit of its own, attempts would pile up where packets are dropped.
-			DialContext: (&net.Dialer{Timeout: timeout, KeepAlive: -1}).DialContext,
-			// A compressed answer could be far larger than what is read of it.
-			DisableCompression:     true,
-			MaxResponseHeaderBytes: maxHeader,
-		},
-	}
+	return &Prober{host: host, timeout: timeout, userAgent: userAgent}
 }
 
 // Probe asks the server for the email, for who it is, and if withToken for a

@@ -1,0 +1,141 @@
+package metadata
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+)
+
+const (
+	// maxBody is many times the size of any answer: an email has up to about
+	// 100 bytes, a token about 1 to 3 kB.
+	maxBody   = 16 << 10
+	maxHeader = 16 << 10
+	// maxFramed is how much is read of a body with what frames its chunks.
+	maxFramed = 4 * maxBody
+)
+
+var (
+	errTooLarge = errors.New("larger than any answer")
+	errNotHTTP  = errors.New("not HTTP")
+)
+
+// connection is the TCP connection of one exchange. It is closed when the context
+// ends, whatever the peer does, and nothing of it outlives the exchange.
+//
+// The transport of net/http is not used, because it promises less: it dials
+// detached from the request, leaves the body of a 101 to whoever reads it, for
+// ever, and hides where in an answer a connection broke. A new connection for each
+// request is the simple case of HTTP, and costs less by hand, too.
+type connection struct {
+	net.Conn
+	ctx    context.Context
+	reader *bufio.Reader
+	left   int   // how many bytes may be read
+	err    error // that ended the reading
+
+	stop   func() bool
+	closed chan struct{} // by the end of the context
+}
+
+// connect opens a connection to the host of the URL. A kept-alive one would keep
+// the NAT decision of its first packet and hide a masquerade change until it is
+// closed.
+func connect(ctx context.Context, u *url.URL) (*connection, error) {
+	d := net.Dialer{KeepAlive: -1}
+	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+	if err != nil {
+		return nil, err
+	}
+	c := &connection{Conn: conn, ctx: ctx, closed: make(chan struct{})}
+	c.reader = bufio.NewReader(c)
+	c.stop = context.AfterFunc(ctx, func() {
+		_ = conn.Close()
+		close(c.closed)
+	})
+	// The context's timer would do. But what fails by this one says so by itself.
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = conn.SetDeadline(deadline)
+	}
+	return c, nil
+}
+
+func (c *connection) close() {
+	if !c.stop() {
+		<-c.closed // so that no goroutine is left
+	}
+	_ = c.Close()
+}
+
+// Read reads no more than is left to read.
+func (c *connection) Read(b []byte) (int, error) {
+	if c.left <= 0 {
+		c.err = errTooLarge
+		return 0, c.err
+	}
+	n, err := c.Conn.Read(b[:min(len(b), c.left)])
+	c.left -= n
+	c.err = err
+	return n, err
+}
+
+// ask writes the request and reads the answer up to its body. Answers on the way
+// to the final one (1xx) are skipped, but for a change to another protocol, after
+// which no other answer comes.
+func (c *connection) ask(r *http.Request) (*http.Response, error) {
+	var request bytes.Buffer
+	if err := r.Write(&request); err != nil {
+		return nil, err
+	}
+	// A server may answer, and close, before it has read the request. If it has not
+	// answered, that shows when reading.
+	_, _ = c.Write(request.Bytes())
+	c.left = maxHeader
+	for {
+		// Once it is parsed, a status line that was cut would look like another protocol.
+		if start, _ := c.reader.Peek(len("HTTP/1.")); !strings.HasPrefix("HTTP/1.", string(start)) {
+			return nil, errNotHTTP
+		}
+		res, err := http.ReadResponse(c.reader, r)
+		if err != nil {
+			return nil, c.cause(err, "the header of the answer is")
+		}
+		if res.StatusCode >= 200 || res.StatusCode == http.StatusSwitchingProtocols {
+			return res, nil
+		}
+	}
+}
+
+// readBody reads the body to its end. It is not closed: that would read on until
+// the end of what the server sends.
+func (c *connection) readBody(res *http.Response) ([]byte, error) {
+	c.left = maxFramed
+	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	if err == nil && len(body) > maxBody {
+		err = errTooLarge
+	}
+	return body, c.cause(err, "the body is")
+}
+
+// cause is why reading failed. What has come until a connection breaks is parsed
+// like a whole answer, so that the error of the parser would hide that.
+func (c *connection) cause(err error, what string) error {
+	if err != nil && c.err != nil {
+		err = c.err
+	}
+	switch {
+	case errors.Is(err, net.ErrClosed): // which only the end of the context does
+		return c.ctx.Err()
+	case errors.Is(err, errTooLarge):
+		return fmt.Errorf("%s %w", what, err)
+	}
+	return err
+}
