@@ -116,7 +116,7 @@ func (e *expectation) lastRead() string {
 // keepExpectation takes a good read. One that is new may be so for a while already.
 func (a *Agent) keepExpectation(now identity.Reading) {
 	e := &a.expectation
-	changed := fmt.Sprint(now.Expectation) != fmt.Sprint(e.now)
+	changed := !now.Equal(e.now)
 	if changed {
 		e.before, e.changed = e.now, time.Time{}
 		switch {

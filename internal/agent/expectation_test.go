@@ -36,6 +36,31 @@ func TestAChangedAnnotationAccusesNobody(t *testing.T) {
 	})
 }
 
+// What was right until the change is right for a while, also where the text of the
+// expectation is cut before what has changed.
+func TestAChangeBehindTheEndOfALongListIsNoticed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		many := func(last identity.Identity) identity.Expectation {
+			var ids []identity.Identity
+			for range 20 {
+				ids = append(ids, customSA)
+			}
+			return identity.Expect(append(ids, last)...)
+		}
+		w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
+		w.expects(many(app), nil)
+		w.after(time.Minute)
+		w.expects(many(other), nil)
+		for before := len(w.reads); len(w.reads) == before; {
+			w.after(time.Second)
+		}
+		w.after(3 * interval)
+		if w.wants(t, identity.Match); w.judged[identity.Mismatch] > 0 {
+			t.Errorf("%d probes were accused of what was right before the change", w.judged[identity.Mismatch])
+		}
+	})
+}
+
 // A changed annotation gets to the metadata server, and to the cache that the API
 // server answers from, at different moments. Neither order accuses anybody,
 // whenever in between the agent probes and reads.

@@ -94,6 +94,8 @@ func TestAllErrorsAtOnce(t *testing.T) {
 		{"WI_EXPECTED_EMAILS", "a@p.iam.gserviceaccount.com,,b@p.iam.gserviceaccount.com", "empty"},
 		{"WI_EXPECTED_EMAILS", "*@p.iam.gserviceaccount.com", "neither"},
 		{"WI_NODE_SERVICE_ACCOUNTS", "*", "with an @"},
+		{"WI_NODE_SERVICE_ACCOUNTS", "nodes@p.iam.gserviceaccount.com,*@*.*", "nodes-*@PROJECT"},
+		{"WI_NODE_SERVICE_ACCOUNTS", "*@*.iam.gserviceaccount.com", "*@PROJECT.iam"},
 		{"WI_PROBE_INTERVAL", "10", "10s"},
 		{"WI_PROBE_INTERVAL", "999ms", "less than 1s"},
 		{"WI_PROBE_INTERVAL", "-1s", "less than 1s"},

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 )
 
 // Source is where an expectation comes from.
@@ -65,8 +67,8 @@ func FromAnnotations(annotations map[string]string, namespace, name, project str
 	if annotations[AnnotationReturnPrincipal] == "true" {
 		principals = []Pattern{Pattern(fmt.Sprintf("%s*/subject/ns/%s/sa/%s", principalScheme, namespace, name))}
 	}
-	annotated := strings.TrimSpace(annotations[AnnotationServiceAccount])
-	if annotated == "" {
+	annotated := annotations[AnnotationServiceAccount]
+	if strings.TrimSpace(annotated) == "" {
 		return Expectation{Accepted: append(workloadPools(project), principals...), Source: SourceWorkloadPool}, nil
 	}
 	id, err := Parse(annotated)
@@ -75,7 +77,7 @@ func FromAnnotations(annotations map[string]string, namespace, name, project str
 	}
 	if err != nil {
 		return Expectation{}, fmt.Errorf("annotation %s=%q of ServiceAccount %s/%s is not the email of a service account: %w",
-			AnnotationServiceAccount, annotated, namespace, name, err)
+			AnnotationServiceAccount, foreign.Text(annotated, maxLength), namespace, name, err)
 	}
 	return Expectation{Accepted: append([]Pattern{Exactly(id)}, principals...), Source: SourceAnnotation}, nil
 }
@@ -85,10 +87,10 @@ func FromAnnotations(annotations map[string]string, namespace, name, project str
 // project with a domain in its ID (example.com:project) no source tells the
 // name, so any pool is accepted, as it is when the project is not known.
 func workloadPools(project string) []Pattern {
-	if project == "" || strings.Contains(project, ":") {
+	project, err := fold(project)
+	if err != nil || project == "" || strings.Contains(project, ":") {
 		return []Pattern{"*.svc.id.goog"}
 	}
-	project = strings.ToLower(project)
 	return []Pattern{Pattern(project + ".svc.id.goog"), Pattern(project + ".*.svc.id.goog")}
 }
 
@@ -106,11 +108,32 @@ func (e Expectation) wantsServiceAccount() bool {
 	return slices.ContainsFunc(e.Accepted, func(p Pattern) bool { return Identity(p).Kind() == ServiceAccount })
 }
 
-// String lists the accepted identities, separated by commas.
+// Equal reports whether the two expect the same from the same source.
+func (e Expectation) Equal(f Expectation) bool {
+	return e.Source == f.Source && slices.Equal(e.Accepted, f.Accepted)
+}
+
+// maxListed bounds what String lists, which becomes a label of a metric.
+const maxListed = 256
+
+// String lists the accepted identities, separated by commas: the first one, and
+// as many more as there is room for in 256 bytes. Two expectations may be
+// different and have the same text.
 func (e Expectation) String() string {
-	s := make([]string, len(e.Accepted))
+	var b strings.Builder
 	for i, p := range e.Accepted {
-		s[i] = string(p)
+		more := ""
+		if left := len(e.Accepted) - i - 1; left > 0 {
+			more = fmt.Sprintf(", and %d more", left)
+		}
+		if i > 0 && b.Len()+len(",")+len(p)+len(more) > maxListed {
+			fmt.Fprintf(&b, ", and %d more", len(e.Accepted)-i)
+			break
+		}
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteString(string(p))
 	}
-	return strings.Join(s, ",")
+	return b.String()
 }

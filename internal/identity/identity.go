@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 )
 
 // Identity is a Google identity as the metadata server names it in its answer
@@ -34,9 +36,14 @@ const (
 	Principal Kind = "principal"
 )
 
-// maxLength is more than the longest identity there is: a principal with a
-// namespace of 63 and a service account of 253 bytes has about 500.
-const maxLength = 1024
+const (
+	// maxLength is that of an email or a workload pool: more than any has, and little
+	// enough for a label of a metric.
+	maxLength = 256
+	// maxPrincipal is that of a principal. With a namespace of 63 and a
+	// ServiceAccount of 253 bytes it has about 500.
+	maxPrincipal = 512
+)
 
 const (
 	emailCharacters     = "abcdefghijklmnopqrstuvwxyz0123456789.-_+"
@@ -50,18 +57,39 @@ const (
 // It accepts no universe domain more than another, because sovereign clouds
 // have their own (project.eu0.iam.gserviceaccount.com, project.eu0.svc.id.goog),
 // but nothing that could not be an identity: an answer such as a proxy's login
-// page must not be compared with the expected identity and called wrong.
+// page must not be compared with the expected identity and called wrong. Nor must
+// a credential, which would be shown.
 func Parse(s string) (Identity, error) {
-	id := Identity(strings.ToLower(strings.TrimSpace(s)))
+	folded, err := fold(s)
+	if err != nil {
+		return "", err
+	}
+	id, most := Identity(folded), maxLength
+	if strings.HasPrefix(folded, principalScheme) {
+		most = maxPrincipal
+	}
 	switch {
 	case id == "":
 		return "", errors.New("empty, want an email, a workload pool or a principal")
-	case len(id) > maxLength:
-		return "", fmt.Errorf("%d bytes, want at most %d", len(id), maxLength)
+	case len(id) > most:
+		return "", fmt.Errorf("%d bytes, want at most %d", len(id), most)
 	case id.Kind() == "":
 		return "", errors.New("neither an email, nor a workload pool, nor a principal")
+	// Namespaces and names in a principal are the user's, and may be a hash.
+	case id.Kind() != Principal && foreign.Text(s, len(s)) != strings.TrimSpace(s):
+		return "", errors.New("what looks like a credential")
 	}
 	return id, nil
+}
+
+// fold is s in lower case, without the white space around it. It must be ASCII:
+// the Kelvin sign and the dotted capital I become letters of ASCII in lower case,
+// and would make an identity of somebody else's the expected one.
+func fold(s string) (string, error) {
+	if strings.IndexFunc(s, func(r rune) bool { return r > '~' }) >= 0 {
+		return "", errors.New("not ASCII")
+	}
+	return strings.ToLower(strings.TrimSpace(s)), nil
 }
 
 // Kind tells what the identity names; it is empty if that is nothing known.

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -8,6 +9,10 @@ import (
 )
 
 func TestParse(t *testing.T) {
+	const domain = "@project.iam.gserviceaccount.com"
+	longest := strings.Repeat("a", 256-len(domain)) + domain
+	longPrincipal := "principal://iam.googleapis.com/subject/"
+	longPrincipal += strings.Repeat("a", 512-len(longPrincipal))
 	tests := []struct {
 		in   string
 		want identity.Identity // empty: refused
@@ -42,6 +47,28 @@ func TestParse(t *testing.T) {
 		{"principal://iam.googleapis.com/projects/123", "", ""},
 		{"app\x00@project.iam.gserviceaccount.com", "", ""},
 		{strings.Repeat("a", 2000) + "@project.iam.gserviceaccount.com", "", ""},
+		{longest, identity.Identity(longest), identity.ServiceAccount},
+		{"a" + longest, "", ""},
+		{longPrincipal, identity.Identity(longPrincipal), identity.Principal},
+		{longPrincipal + "a", "", ""},
+		{strings.Repeat("a", 256) + ".svc.id.goog", "", ""},
+
+		// These fold to letters of ASCII, or are white space to Unicode.
+		{"\u212Aube@project.iam.gserviceaccount.com", "", ""},
+		{"n\u0130x@project.iam.gserviceaccount.com", "", ""},
+		{"app@project.iam.gserviceaccount.com\u00a0", "", ""},
+		{"\u2003app@project.iam.gserviceaccount.com", "", ""},
+		{"pro\u212Aect.svc.id.goog", "", ""},
+
+		{"ya29.a0AfH6SMBx@project.iam.gserviceaccount.com", "", ""},
+		{"eyJhbGciOiJSUzI1NiJ9@project.iam.gserviceaccount.com", "", ""},
+		{"9f86d081884c7d659a2feaa0c55ad015@project.iam.gserviceaccount.com", "", ""},
+		{"ya29.a0AfH6SMBx.svc.id.goog", "", ""},
+		{"a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5@project-1a2b3c.iam.gserviceaccount.com", "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5@project-1a2b3c.iam.gserviceaccount.com", identity.ServiceAccount}, // the longest ID
+		{
+			"principal://iam.googleapis.com/projects/1/x/subject/ns/pr-9f86d081884c7d659a2feaa0c55ad015/sa/app",
+			"principal://iam.googleapis.com/projects/1/x/subject/ns/pr-9f86d081884c7d659a2feaa0c55ad015/sa/app", identity.Principal,
+		},
 	}
 	for _, tt := range tests {
 		got, err := identity.Parse(tt.in)
@@ -78,9 +105,96 @@ func TestPattern(t *testing.T) {
 			t.Errorf("%q matches %q: %t, want %t", p, tt.id, got, tt.want)
 		}
 	}
-	for _, s := range []string{"", "*", "**", "project", "*@", "*@*", "a b@project.com", "*.svc.id.goog"} {
-		if p, err := identity.ParsePattern(s); err == nil {
-			t.Errorf("ParsePattern(%q) = %q, want an error: it would match far too much", s, p)
+}
+
+func TestAPatternOfEverythingIsRefused(t *testing.T) {
+	for _, tt := range []struct{ pattern, says string }{
+		{"", "with an @"},
+		{"*", "with an @"},
+		{"**", "with an @"},
+		{"project", "with an @"},
+		{"*@", "with an @"},
+		{"*@*", "with an @"},
+		{"a b@project.com", "with an @"},
+		{"*.svc.id.goog", "with an @"},
+		{"n\u0130des@project.iam.gserviceaccount.com", "not ASCII"},
+		{"*@*.*", "nodes-*@PROJECT.iam.gserviceaccount.com"},
+		{"nodes@*.*", "nodes-*@PROJECT.iam.gserviceaccount.com"},
+		{"nodes@*.-*", "nodes-*@PROJECT.iam.gserviceaccount.com"},
+		{"*@*.iam.gserviceaccount.com", "*@PROJECT.iam.gserviceaccount.com"},
+		{"**@*iam.gserviceaccount.com", "*@PROJECT.iam.gserviceaccount.com"},
+		{"*-*@*.gserviceaccount.com", "*@PROJECT.iam.gserviceaccount.com"},
+		{"*@*.com", "*@PROJECT.iam.gserviceaccount.com"},
+		{"*@*.eu0.iam.gserviceaccount.com", "*@PROJECT.iam.gserviceaccount.com"},
+	} {
+		if p, err := identity.ParsePattern(tt.pattern); err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("ParsePattern(%q) = %q, %v; want an error with %q", tt.pattern, p, err, tt.says)
+		}
+	}
+	for _, s := range []string{"*@project.iam.gserviceaccount.com", "*@project-*.iam.gserviceaccount.com", "*@developer.gserviceaccount.com", "gke-*@*.iam.gserviceaccount.com"} {
+		if p, err := identity.ParsePattern(s); err != nil || string(p) != s {
+			t.Errorf("ParsePattern(%q) = %q, %v; want it", s, p, err)
+		}
+	}
+}
+
+func TestAnExpectationIsListedInAShortText(t *testing.T) {
+	ids := func(n int) []identity.Identity {
+		var ids []identity.Identity
+		for i := range n {
+			ids = append(ids, identity.Identity(fmt.Sprintf("app-%04d@project.iam.gserviceaccount.com", i)))
+		}
+		return ids
+	}
+	long := identity.Identity("principal://x/subject/" + strings.Repeat("a", 400))
+	for _, tt := range []struct {
+		name string
+		e    identity.Expectation
+		want string
+	}{
+		{"none", identity.Expectation{}, ""},
+		{"one", identity.Expect(app), string(app)},
+		{"two", identity.Expect(app, other), string(app) + "," + string(other)},
+		{"a long one", identity.Expect(long), string(long)},
+		{"a long one and others", identity.Expect(long, app, other), string(long) + ", and 2 more"},
+	} {
+		if got := tt.e.String(); got != tt.want {
+			t.Errorf("the text of %s is %q, want %q", tt.name, got, tt.want)
+		}
+	}
+	for n := range 300 {
+		text := identity.Expect(ids(n)...).String()
+		if len(text) > 256 {
+			t.Fatalf("%d identities are listed in %d bytes, want at most 256: %s", n, len(text), text)
+		}
+		list, rest, cut := strings.Cut(text, ", and ")
+		listed := strings.Count(list, "@")
+		if more := fmt.Sprintf("%d more", n-listed); cut && rest != more || !cut && listed != n {
+			t.Errorf("the text of %d identities is %q, want all, or how many are left out", n, text)
+		}
+		if cut && len(text)+len(ids(1)[0]) < 256 {
+			t.Errorf("the text of %d identities is %q, which has room for more", n, text)
+		}
+	}
+}
+
+func TestEqualExpectations(t *testing.T) {
+	e := identity.Expect(app, other)
+	annotation := e
+	annotation.Source = identity.SourceAnnotation
+	for _, tt := range []struct {
+		name string
+		f    identity.Expectation
+		want bool
+	}{
+		{"itself", identity.Expect(app, other), true},
+		{"less", identity.Expect(app), false},
+		{"another order", identity.Expect(other, app), false},
+		{"another source", annotation, false},
+		{"nothing", identity.Expectation{}, false},
+	} {
+		if got := e.Equal(tt.f); got != tt.want {
+			t.Errorf("Equal(%s) = %t, want %t", tt.name, got, tt.want)
 		}
 	}
 }
@@ -97,6 +211,7 @@ func TestFromAnnotations(t *testing.T) {
 		{"not annotated", nil, "Project", "project.svc.id.goog,project.*.svc.id.goog", identity.SourceWorkloadPool},
 		{"an empty annotation is none", map[string]string{identity.AnnotationServiceAccount: ""}, "project", "project.svc.id.goog,project.*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, the project is not known", nil, "", "*.svc.id.goog", identity.SourceWorkloadPool},
+		{"not annotated, a project that is none", nil, "pro\u212Aect", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, a project with a domain", nil, "example.com:project", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{
 			"the principal is asked for",
@@ -126,5 +241,10 @@ func TestFromAnnotations(t *testing.T) {
 		} else if !strings.Contains(err.Error(), wrong) || !strings.Contains(err.Error(), "demo/app") {
 			t.Errorf("error %q names neither the value nor the ServiceAccount", err)
 		}
+	}
+	// An annotation may have 256 KiB, and by mistake be a key.
+	huge := "ya29.secret " + strings.Repeat("x", 100_000)
+	if _, err := identity.FromAnnotations(map[string]string{identity.AnnotationServiceAccount: huge}, "demo", "app", "project"); err == nil || len(err.Error()) > 500 || strings.Contains(err.Error(), "secret") {
+		t.Errorf("error %.600v, want a short one without the credential", err)
 	}
 }

@@ -12,17 +12,31 @@ type Pattern string
 // Exactly is the pattern that only this identity matches.
 func Exactly(id Identity) Pattern { return Pattern(id) }
 
-// ParsePattern reads an email that may hold "*". A pattern without "@" is
-// refused: it would match identities of other kinds, or everything.
+// ParsePattern reads an email that may hold "*". A pattern without "@" is refused,
+// since it would match identities of other kinds. So is one that matches the
+// accounts of everybody: all that is wrong would be called a node's.
 func ParsePattern(s string) (Pattern, error) {
-	p := strings.ToLower(strings.TrimSpace(s))
+	p, err := fold(s)
+	if err != nil {
+		return "", err
+	}
 	// With each star replaced by a character of an email, the rest must be one.
 	id, err := Parse(strings.ReplaceAll(p, "*", "x"))
-	if err != nil || id.Kind() != ServiceAccount || !strings.Contains(strings.TrimRight(p, "*."), "@") {
+	if err != nil || id.Kind() != ServiceAccount {
 		return "", errors.New("not an email, and not a pattern of one with an @ and a domain")
+	}
+	switch name, domain, _ := strings.Cut(p, "@"); {
+	case !isFixed(domain):
+		return "", errors.New("no part of the domain is fixed: write it, as in nodes-*@PROJECT.iam.gserviceaccount.com")
+	case !isFixed(name) && strings.HasPrefix(domain, "*"):
+		return "", errors.New("this is every service account of every project: write the project, as in *@PROJECT.iam.gserviceaccount.com, or the account, as in nodes@*.iam.gserviceaccount.com")
 	}
 	return Pattern(p), nil
 }
+
+// isFixed reports whether there is anything in a part of a pattern but stars and
+// what joins them.
+func isFixed(part string) bool { return strings.Trim(part, "*.-_+") != "" }
 
 // Match reports whether the pattern names this identity.
 func (p Pattern) Match(id Identity) bool {

@@ -22,6 +22,7 @@ var allowed = map[string][]string{
 
 	"cmd/gke-metadata-simulator": {"internal/kube/kubetest", "internal/simulator"},
 	"internal/config":            {"internal/identity"},
+	"internal/identity":          {"internal/foreign"},
 	"internal/metadata":          {"internal/foreign", "internal/identity"},
 	"internal/diagnose":          {"internal/foreign", "internal/identity"},
 	"internal/kube":              {"internal/diagnose", "internal/foreign", "internal/identity"},
