@@ -31,7 +31,7 @@ type Snapshot struct {
 	// Diagnosis is why the verdict is as it is, by the facts that are known.
 	Diagnosis diagnose.Diagnosis
 
-	// TokenExpiry is when the last token expires, zero if there was none.
+	// TokenExpiry is when the last token expires, zero if there was none, or none that said so.
 	TokenExpiry time.Time
 	// TimeToFirstToken is from the start of the process, 0 if there was none yet.
 	TimeToFirstToken time.Duration

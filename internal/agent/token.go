@@ -11,16 +11,16 @@ import (
 type token struct {
 	answer  identity.Token
 	at      time.Time
-	expires time.Time // wall clock
+	expires time.Time // wall clock, zero if that is not known
 	of      identity.Identity
 }
 
 // due reports whether the next probe must ask for a token: so early that a
 // token is never taken for granted for longer than the interval, nor beyond its
-// expiry.
+// expiry, if that is known.
 func (t *token) due(o Options) bool {
 	age := time.Since(t.at) + o.Interval
-	return !t.answer.OK() || age > o.TokenInterval || age > t.answer.Lifetime
+	return !t.answer.OK() || age > o.TokenInterval || t.answer.Lifetime > 0 && age > t.answer.Lifetime
 }
 
 // isOfAnother reports whether the token at hand was given to another identity.
@@ -38,7 +38,10 @@ func (t *token) reused() identity.Token {
 }
 
 func (t *token) keep(o identity.Observation, wall time.Time) {
-	t.answer, t.at, t.expires = o.Token, time.Now(), wall.Add(o.Token.Lifetime)
+	t.answer, t.at, t.expires = o.Token, time.Now(), time.Time{}
+	if o.Token.Lifetime > 0 {
+		t.expires = wall.Add(o.Token.Lifetime)
+	}
 	if o.Email.OK() {
 		t.of = o.Email.Identity
 	}

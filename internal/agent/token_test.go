@@ -51,6 +51,24 @@ func TestATokenIsAskedForEachTime(t *testing.T) {
 	})
 }
 
+// Its server need not say how long a token lives.
+func TestATokenOfUnknownLifetimeIsAskedForOnceAMinute(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		o := gke(app)
+		o.Token.Lifetime = 0
+		w.answers(o)
+		w.after(time.Hour)
+		if n := len(w.tokenProbes); n < 60 || n > 73 {
+			t.Errorf("%d requests for a token in an hour, want 60 to 72", n)
+		}
+		if s := w.Snapshot(); !s.TokenExpiry.IsZero() || s.TimeToFirstToken == 0 {
+			t.Errorf("expiry %s and first token after %s, want none and a time", s.TokenExpiry, s.TimeToFirstToken)
+		}
+		w.wants(t, identity.Match)
+	})
+}
+
 // A valid token of the one identity says nothing about the other one.
 func TestANewIdentityIsAskedForItsTokenAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -150,7 +150,8 @@ type Token struct {
 	Request
 	// Type is the kind of token, Bearer.
 	Type string
-	// Lifetime is how much longer the token was valid when it came.
+	// Lifetime is how much longer the token was valid when it came, from a second to
+	// a day; 0 if the server did not say (RFC 6749, section 5.1, allows that).
 	Lifetime time.Duration
 }
 

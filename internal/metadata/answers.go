@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"time"
 
@@ -47,21 +48,42 @@ func parseToken(x *exchange) identity.Token {
 		return a
 	}
 	// oauth2.Token is never printed or wrapped into an error: fmt shows its secret.
-	var token oauth2.Token
-	switch err := json.Unmarshal(x.body, &token); {
+	var token struct {
+		oauth2.Token
+		ExpiresIn json.RawMessage `json:"expires_in"` // to tell null from nothing
+	}
+	err := json.Unmarshal(x.body, &token)
+	lifetime, ok := lifetime(token.ExpiresIn)
+	switch {
 	case err != nil: // err may quote the body
 		a.Failure = x.malformed("the answer is not the JSON of a token")
 	case token.AccessToken == "":
 		a.Failure = x.malformed("the answer has no access_token")
 	case !strings.EqualFold(token.Type(), "Bearer"):
 		a.Failure = x.malformed("the token_type is not Bearer")
-	case token.ExpiresIn <= 0:
-		a.Failure = x.malformed("the token has expired already")
+	case !ok:
+		a.Failure = x.malformed("expires_in is not a number of seconds from 1 up")
 	default:
-		a.Type = token.Type()
-		a.Lifetime = time.Duration(token.ExpiresIn) * time.Second
+		a.Type, a.Lifetime = token.Type(), lifetime
 	}
 	return a
+}
+
+// maxLifetime is twice as long as any access token of Google lives.
+const maxLifetime = 24 * time.Hour
+
+// lifetime reads the value of expires_in, 0 if there is none. It is recommended
+// only (RFC 6749, section 5.1). What is far too long is cut: taken at its word, it
+// would overflow, and an expiry of centuries ago end in a metric.
+func lifetime(expiresIn json.RawMessage) (lifetime time.Duration, ok bool) {
+	if expiresIn == nil {
+		return 0, true
+	}
+	seconds, err := strconv.ParseInt(string(expiresIn), 10, 64)
+	if err != nil || seconds < 1 {
+		return 0, false
+	}
+	return time.Duration(min(seconds, int64(maxLifetime/time.Second))) * time.Second, true
 }
 
 // tokenRefusal tells from the body of an error of the token endpoint what IAM

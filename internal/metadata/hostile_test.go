@@ -128,6 +128,7 @@ func hostileAnswers() []hostile {
 		{name: "token: expires_in as a string", endpoint: "token", answer: tokenOf(`"expires_in":"3599",`), states: "unavailable/match"},
 		{name: "token: expires_in as a float 3599.0", endpoint: "token", answer: tokenOf(`"expires_in":3599.0,`), states: "unavailable/match"},
 		{name: "token: expires_in null", endpoint: "token", answer: tokenOf(`"expires_in":null,`), states: "unavailable", reason: identity.Malformed},
+		{name: "token: expires_in missing", endpoint: "token", answer: tokenOf(""), states: "match"},
 		{name: "token: duplicate keys", endpoint: "token", answer: tokenOf(`"expires_in":1,"expires_in":3599,"access_token":"` + token + `2",`), states: "match/unavailable"},
 		{name: "token: trailing garbage", endpoint: "token", answer: ok(`{"access_token":"` + token + `","expires_in":3599,"token_type":"Bearer"} garbage`), states: "unavailable"},
 		{name: "token: two documents", endpoint: "token", answer: ok(strings.Repeat(`{"access_token":"`+token+`","expires_in":3599,"token_type":"Bearer"}`, 2)), states: "unavailable"},
@@ -143,6 +144,7 @@ func hostileAnswers() []hostile {
 		{name: "token: for another account (JWT email differs)", endpoint: "token", answer: ok(`{"access_token":"` + jwt + `","expires_in":3599,"token_type":"Bearer"}`), states: "mismatch/match"},
 
 		{name: "email: 500 whose body is a token (mixed up proxy)", endpoint: "email", answer: send(status("500 Oops", "upstream said: "+token)), states: "unavailable"},
+		{name: "email: 200 with a token before an at sign", endpoint: "email", answer: ok(token + "@demo-project.iam.gserviceaccount.com"), states: "unavailable", reason: identity.Malformed},
 		{name: "machine-type: 400 whose body is a token; Server header is a token", endpoint: "machine-type", answer: send("HTTP/1.1 400 Bad Request\r\nServer: " + token + "\r\n\r\n" + token), states: "match/unavailable"},
 		{name: "machine-type: HTML with machineTypes/ in it", endpoint: "machine-type", answer: ok("<html>machineTypes/</html>"), states: "match"},
 		{name: "machine-type: NUL and 16 kB", endpoint: "machine-type", answer: ok("\x00" + strings.Repeat("x", 16<<10)), states: "match"},

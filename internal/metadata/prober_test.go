@@ -178,6 +178,39 @@ func TestTheTokenIsReducedToItsTypeAndLifetime(t *testing.T) {
 	}
 }
 
+func TestALifetimeIsFromASecondToADay(t *testing.T) {
+	for _, tt := range []struct {
+		expiresIn string
+		want      time.Duration // below 0: malformed
+	}{
+		{`,"expires_in":3599`, 3599 * time.Second},
+		{`,"expires_in":1`, time.Second},
+		{`,"expires_in":86400`, 24 * time.Hour},
+		{`,"expires_in":86401`, 24 * time.Hour},
+		{`,"expires_in":9223372037`, 24 * time.Hour},
+		{`,"expires_in":9223372036854775807`, 24 * time.Hour},
+		{"", 0}, // not known
+		{`,"expires_in":0`, -1},
+		{`,"expires_in":-9223372036854775808`, -1},
+		{`,"expires_in":9223372036854775808`, -1},
+		{`,"expires_in":null`, -1},
+		{`,"expires_in":""`, -1},
+		{`,"expires_in":[1]`, -1},
+		{`,"expires_in":true`, -1},
+	} {
+		t.Run(tt.expiresIn, func(t *testing.T) {
+			s := serveRaw(t, map[string]answer{"token": ok(`{"access_token":"ya29.x"` + tt.expiresIn + `,"token_type":"Bearer"}`)}, nil)
+			got := probe(t, s.host(), 5*time.Second).Token
+			switch {
+			case tt.want < 0 && (got.Failure == nil || got.Failure.Reason != identity.Malformed):
+				t.Errorf("token %+v, want it malformed", got)
+			case tt.want >= 0 && (!got.OK() || got.Lifetime != tt.want):
+				t.Errorf("token %+v, want a lifetime of %s", got, tt.want)
+			}
+		})
+	}
+}
+
 // The client library and net/http would obey these variables. Either of them
 // could make a broken node look right. The probe is made in a process of its own,
 // because net/http reads the environment once, and of 0.0.0.0, which reaches this
