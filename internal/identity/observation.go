@@ -63,11 +63,14 @@ const (
 	// Malformed: everything else, such as an answer that is empty, too large, not
 	// JSON, or not an identity.
 	Malformed Reason = "malformed"
+	// LocalResources: the process or its node had no file descriptor, no memory or no
+	// local port for a connection, so that the server was not asked.
+	LocalResources Reason = "local_resources"
 )
 
 // Reasons lists the reasons with which a request to the endpoint can fail.
 func Reasons(e Endpoint) []Reason {
-	common := []Reason{Timeout, Unreachable, Throttled, ServerError, Denied, Redirect, Malformed}
+	common := []Reason{Timeout, Unreachable, Throttled, ServerError, Denied, Redirect, Malformed, LocalResources}
 	switch e {
 	case EndpointEmail:
 		return append(common, NotFound)

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -80,6 +81,8 @@ func networkFailure(err error, connected bool) *identity.Failure {
 	var dns *net.DNSError
 	var op *net.OpError
 	switch {
+	case exhausted(err) != 0:
+		return &identity.Failure{Reason: identity.LocalResources, Detail: "the agent could not open a connection: " + exhausted(err).Error()}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		if connected {
 			return &identity.Failure{Reason: identity.Timeout, Detail: "connected, but the answer did not come, or not all of it, by the deadline"}
@@ -102,6 +105,19 @@ func networkFailure(err error, connected bool) *identity.Failure {
 	}
 	// The error is not quoted: it may hold a part of the answer.
 	return &identity.Failure{Reason: identity.Malformed, Detail: "the answer is not HTTP"}
+}
+
+// exhausted is the error of this process or its node that had nothing left for a
+// connection, 0 if it was another one. The resolver keeps the text of an error alone.
+func exhausted(err error) syscall.Errno {
+	var dns *net.DNSError
+	byName := errors.As(err, &dns)
+	for _, e := range []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.ENOBUFS, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, e) || byName && strings.HasSuffix(dns.Err, e.Error()) {
+			return e
+		}
+	}
+	return 0
 }
 
 // statusFailure gives the reason for an answer other than 200.
