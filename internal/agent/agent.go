@@ -8,6 +8,7 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"runtime/debug"
@@ -151,7 +152,11 @@ func (a *Agent) cycle(ctx context.Context) {
 			a.Recorder.Panicked()
 			if !a.panicked {
 				a.panicked = true
-				a.Logger.Error("A probe panicked, the loop goes on. Further panics are only counted", "panic", r, "stack", string(debug.Stack()))
+				stack := debug.Stack()
+				if p, ok := r.(interface{ Stack() []byte }); ok { // it began in another goroutine
+					stack = p.Stack()
+				}
+				a.Logger.Error("A probe panicked, the loop goes on. Further panics are only counted", "panic", fmt.Sprint(r), "stack", string(stack))
 			}
 		}
 	}()

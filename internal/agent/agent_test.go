@@ -381,6 +381,34 @@ func TestAPanicIsCountedAndTheLoopGoesOn(t *testing.T) {
 	})
 }
 
+// panicked is what a prober panics with that knows better where the panic began.
+type panicked struct{ stack string }
+
+func (p panicked) String() string { return "a bug" }
+func (p panicked) Stack() []byte  { return []byte(p.stack) }
+
+func TestTheLogShowsThePlaceThatPanicked(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		value any
+		want  string
+	}{
+		{"in the loop", "a bug", "TestTheLogShowsThePlaceThatPanicked"},
+		{"in a goroutine of the prober", panicked{"goroutine 7 of the prober"}, `stack="goroutine 7 of the prober"`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := start(t, nil)
+				w.answersBy(func(bool) identity.Observation { panic(tt.value) })
+				w.after(time.Second)
+				if got := w.logs.String(); !strings.Contains(got, `panic="a bug"`) || !strings.Contains(got, tt.want) {
+					t.Errorf("the log is %s, want the panic and %q", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // A process that is stopped and continued finds its requests past their deadline.
 func TestASuspendedProcessAccusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -8,7 +8,8 @@ import (
 )
 
 // A panic in a goroutine of its own would end the process, so the caller must
-// get it; but not its value, which may hold a part of an answer.
+// get it, with the place that panicked; but not its value, which may hold a part of
+// an answer.
 func TestAPanicReachesTheCallerWithoutItsValue(t *testing.T) {
 	var nothing []int
 	for name, tt := range map[string]struct {
@@ -22,16 +23,22 @@ func TestAPanicReachesTheCallerWithoutItsValue(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			done := 0
 			defer func() {
-				r := fmt.Sprint(recover())
-				if !strings.Contains(r, tt.says) || strings.Contains(r, "secret") {
-					t.Errorf("panic %q, want one with %q and without the value", r, tt.says)
+				p, ok := recover().(Panic)
+				if says := fmt.Sprint(p); !ok || !strings.Contains(says, tt.says) || strings.Contains(fmt.Sprintf("%s %+v %s", says, p, p.Stack()), "secret") {
+					t.Errorf("panic %q, want one with %q and without the value", says, tt.says)
+				}
+				if stack := string(p.Stack()); !strings.Contains(stack, "thePlaceThatPanics(") {
+					t.Errorf("the stack does not show the place that panicked:\n%s", stack)
 				}
 				if done != 1 {
 					t.Error("the other request was not waited for")
 				}
 			}()
-			atOnce([]func(){tt.f, func() { done++ }})
+			atOnce([]func(){func() { thePlaceThatPanics(tt.f) }, func() { done++ }})
 		})
 	}
 	atOnce([]func(){func() {}}) // no panic
 }
+
+//go:noinline
+func thePlaceThatPanics(f func()) { f() }

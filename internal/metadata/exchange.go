@@ -82,7 +82,7 @@ func networkFailure(err error, connected bool) *identity.Failure {
 	var op *net.OpError
 	switch {
 	case exhausted(err) != 0:
-		return &identity.Failure{Reason: identity.LocalResources, Detail: "the agent could not open a connection: " + exhausted(err).Error()}
+		return &identity.Failure{Reason: identity.LocalResources, Detail: "the connection failed on the side of the agent: " + exhausted(err).Error()}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		if connected {
 			return &identity.Failure{Reason: identity.Timeout, Detail: "connected, but the answer did not come, or not all of it, by the deadline"}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -64,11 +65,22 @@ func (p *Prober) Claims(ctx context.Context) identity.Claims {
 	return parseClaims(p.ask(ctx, endpointIdentity))
 }
 
+// Panic is what Probe panics with if one of its requests did. It has the place, but
+// not the value, which may hold a part of an answer, unless the runtime made it.
+type Panic struct {
+	what  string
+	stack []byte
+}
+
+func (p Panic) String() string { return "metadata probe: " + p.what }
+
+// Stack is that of the goroutine that panicked, as debug.Stack has it.
+func (p Panic) Stack() []byte { return p.stack }
+
 // atOnce runs the functions concurrently and waits for all of them. A panic in
 // one of them is passed on to the caller, who could not recover it otherwise.
-// Its value is not: it may hold a part of an answer, unless the runtime made it.
 func atOnce(functions []func()) {
-	panics := make(chan string, len(functions))
+	panics := make(chan Panic, len(functions))
 	var running sync.WaitGroup
 	for _, f := range functions {
 		running.Go(func() {
@@ -76,9 +88,9 @@ func atOnce(functions []func()) {
 				switch r := recover().(type) {
 				case nil:
 				case runtime.Error:
-					panics <- r.Error()
+					panics <- Panic{r.Error(), debug.Stack()}
 				default:
-					panics <- fmt.Sprintf("a %T", r)
+					panics <- Panic{fmt.Sprintf("a %T", r), debug.Stack()}
 				}
 			}()
 			f()
@@ -86,8 +98,8 @@ func atOnce(functions []func()) {
 	}
 	running.Wait()
 	select {
-	case r := <-panics:
-		panic("metadata probe: " + r)
+	case p := <-panics:
+		panic(p)
 	default:
 	}
 }
