@@ -139,6 +139,9 @@ type Observation struct {
 	Email  Email
 	Token  Token
 	Server Responder
+	// Void: a request failed, and while it was under way the process did not run for
+	// long enough to explain that. Nothing may be concluded from the observation.
+	Void bool
 }
 
 // Email is the answer to EndpointEmail.

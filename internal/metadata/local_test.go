@@ -16,7 +16,8 @@ import (
 // child runs the same test in a process of its own, which has the variable.
 func child(t *testing.T, variable, value string) *exec.Cmd {
 	t.Helper()
-	c := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.count=1")
+	test, _, _ := strings.Cut(t.Name(), "/")
+	c := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+test+"$", "-test.count=1")
 	c.Env = append(os.Environ(), variable+"="+value, "GODEBUG=netdns=go") // as in the static binary
 	return c
 }
@@ -50,4 +51,59 @@ func TestWithoutFileDescriptorsTheServerIsNotToBlame(t *testing.T) {
 	}
 	o := metadata.New(host, 5*time.Second, "test/1").Probe(t.Context(), true)
 	fmt.Printf("reasons %s: %s\n", reasons(o), o.Email.Failure)
+}
+
+// A server that does not answer, and one that could not: the process is really
+// stopped, until its deadline has passed.
+func TestAStoppedProcessConcludesNothing(t *testing.T) {
+	const timeout = 2 * time.Second
+	if host := os.Getenv("TEST_STOPPED_HOST"); host != "" {
+		o := metadata.New(host, timeout, "test/1").Probe(t.Context(), true)
+		fmt.Printf("void %t, reasons %s\n", o.Void, reasons(o))
+		return
+	}
+	for _, tt := range []struct {
+		name  string
+		stops []time.Duration // each with a moment in between
+		want  string
+	}{
+		{"a process that runs", nil, "void false, reasons timeout, timeout, timeout"},
+		{"one stop", []time.Duration{timeout + time.Second/2}, "void true, reasons timeout, timeout, timeout"},
+		{"several stops", []time.Duration{timeout * 2 / 5, timeout * 2 / 5, timeout * 2 / 5}, "void true, reasons timeout, timeout, timeout"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := serveRaw(t, map[string]answer{"email": held(""), "token": held(""), "machine-type": held("")}, nil)
+			var out strings.Builder
+			c := child(t, "TEST_STOPPED_HOST", s.host())
+			c.Stdout, c.Stderr = &out, &out
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			for range 3 {
+				<-s.reached // the requests are under way
+			}
+			for _, stop := range tt.stops {
+				stopped(t, c.Process.Pid, stop)
+			}
+			if err := c.Wait(); err != nil || !strings.Contains(out.String(), tt.want) {
+				t.Errorf("%v: %s, want %s", err, &out, tt.want)
+			}
+		})
+	}
+}
+
+// stopped stops the child for a while.
+func stopped(t *testing.T, pid int, d time.Duration) {
+	t.Helper()
+	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	var status syscall.WaitStatus
+	if _, err := syscall.Wait4(pid, &status, syscall.WUNTRACED, nil); err != nil || !status.Stopped() {
+		t.Fatalf("status %v, %v, want a stopped child", status, err)
+	}
+	<-time.After(d)
+	if err := syscall.Kill(pid, syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -43,8 +43,9 @@ func New(host string, timeout time.Duration, userAgent string) *Prober {
 // Probe asks the server for the email, for who it is, and if withToken for a
 // token, at the same moment. It takes at most the timeout, and panics if one
 // of its requests does.
-func (p *Prober) Probe(ctx context.Context, withToken bool) identity.Observation {
-	var o identity.Observation
+func (p *Prober) Probe(ctx context.Context, withToken bool) (o identity.Observation) {
+	pauses := watchPauses(p.timeout)
+	defer func() { o.Void = isVoid(o, pauses.stop(), p.timeout) }()
 	questions := []func(){
 		func() { o.Email = parseEmail(p.ask(ctx, identity.EndpointEmail)) },
 		func() { o.Server = parseServer(p.ask(ctx, identity.EndpointServer)) },
