@@ -151,6 +151,19 @@ func TestTheEnvironmentIsACopy(t *testing.T) {
 	}
 }
 
+// What is no UTF-8 would fail where it is shown: in metrics, in JSON, in Events.
+func TestASettingThatIsNotUTF8IsAnError(t *testing.T) {
+	for _, v := range config.Variables() {
+		t.Run(v.Name, func(t *testing.T) {
+			t.Setenv(v.Name, v.Default+"\xff")
+			_, err := config.Load()
+			if want := v.Name + "=\"" + v.Default + "\\xff\": want " + v.Want + " (not UTF-8)"; err == nil || err.Error() != want {
+				t.Errorf("error %v, want %s", err, want)
+			}
+		})
+	}
+}
+
 func TestTypos(t *testing.T) {
 	e := config.EnvironmentOf([]string{
 		"WI_PROBE_INTERVALL=1s", "WI_EXPECTED_EMAIL=x", "WI_LOG_LEVEL=info", "WIDTH=80",

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/kelseyhightower/envconfig"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -34,6 +35,9 @@ func Load() (Config, error) {
 		if err == nil {
 			fields.Field(i).Set(one.Elem().Field(0))
 			err = check(field.Name, &c)
+		}
+		if !utf8.ValidString(os.Getenv(v.Name)) {
+			err = errors.New("not UTF-8")
 		}
 		if err != nil {
 			problems = append(problems, fmt.Errorf("%s=%q: want %s%s", v.Name, os.Getenv(v.Name), v.Want, because(err)))
