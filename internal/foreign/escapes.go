@@ -11,7 +11,7 @@ func decode(letters []letter) []letter {
 	for i, l := range letters {
 		line[i] = l.c
 	}
-	if bytes.IndexAny(line, `%\&`) < 0 {
+	if !bytes.ContainsAny(line, `%\&`) {
 		return letters
 	}
 	decoded := make([]letter, 0, len(letters))

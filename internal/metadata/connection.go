@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 )
 
 const (
@@ -99,14 +98,19 @@ func (c *connection) ask(r *http.Request) (*http.Response, error) {
 	// answered, that shows when reading.
 	_, _ = c.Write(request.Bytes())
 	c.left = maxHeader
+	const version = "HTTP/1."
 	for {
-		// Once it is parsed, a status line that was cut would look like another protocol.
-		if start, _ := c.reader.Peek(len("HTTP/1.")); !strings.HasPrefix("HTTP/1.", string(start)) {
+		const header = "the header of the answer is"
+		start, err := c.reader.Peek(len(version))
+		switch {
+		case string(start) != version[:len(start)]:
 			return nil, errNotHTTP
+		case err != nil:
+			return nil, c.cause(err, header)
 		}
 		res, err := http.ReadResponse(c.reader, r)
 		if err != nil {
-			return nil, c.cause(err, "the header of the answer is")
+			return nil, c.cause(err, header)
 		}
 		if res.StatusCode >= 200 || res.StatusCode == http.StatusSwitchingProtocols {
 			return res, nil
@@ -128,7 +132,7 @@ func (c *connection) readBody(res *http.Response) ([]byte, error) {
 // cause is why reading failed. What has come until a connection breaks is parsed
 // like a whole answer, so that the error of the parser would hide that.
 func (c *connection) cause(err error, what string) error {
-	if err != nil && c.err != nil {
+	if err != nil && c.err != nil && !errors.Is(err, errTooLarge) {
 		err = c.err
 	}
 	switch {

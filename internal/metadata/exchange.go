@@ -50,7 +50,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, x.failure
 	}
 	defer c.close()
-	res, err := c.ask(r) //nolint:bodyclose // it is read here, and ends with the connection
+	res, err := c.ask(r)
 	if err != nil {
 		x.failure = networkFailure(err, true)
 		return nil, x.failure
