@@ -233,16 +233,25 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 	return o, v
 }
 
+// ask makes one probe and counts it. One that the process did not run for says
+// nothing, and is made again.
 func (a *Agent) ask(ctx context.Context, withToken bool) identity.Observation {
-	o := a.Prober.Probe(ctx, withToken)
-	a.beat()
-	if ctx.Err() == nil {
-		a.Recorder.Probed(o)
-		now := *a.Snapshot()
-		now.probed = time.Now()
-		a.snapshot.Store(&now)
+	for {
+		o := a.Prober.Probe(ctx, withToken)
+		a.beat()
+		if ctx.Err() != nil {
+			return o
+		}
+		if !o.Void {
+			a.Recorder.Probed(o)
+			now := *a.Snapshot()
+			now.probed = time.Now()
+			a.snapshot.Store(&now)
+			return o
+		}
+		a.Logger.Debug("A probe says nothing, because the process was stopped meanwhile")
+		sleep(ctx, confirmGap)
 	}
-	return o
 }
 
 // publish replaces the snapshot.

@@ -409,6 +409,43 @@ func TestTheLogShowsThePlaceThatPanicked(t *testing.T) {
 	}
 }
 
+// What ran into its deadline because the process did not run says nothing about the
+// server, however often it happens.
+func TestAVoidProbeIsMadeAgainAndNeitherCountedNorStated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Second)
+		left := 12
+		void := down()
+		void.Void = true
+		w.answersBy(func(bool) identity.Observation {
+			if left == 0 {
+				return gke(app)
+			}
+			left--
+			time.Sleep(3 * time.Second)
+			return void
+		})
+		w.after(time.Minute + interval)
+		w.wants(t, identity.Match)
+		if got := w.changes(); !slices.Equal(got, []identity.State{identity.Match}) {
+			t.Errorf("stated %v, want match alone", got)
+		}
+		if n := w.judged[identity.Unavailable]; n != 0 {
+			t.Errorf("%d void probes were counted", n)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Second)
+		void := down()
+		void.Void = true
+		w.answersBy(func(bool) identity.Observation { time.Sleep(3 * time.Second); return void })
+		w.after(3*interval + 10*time.Second)
+		w.wants(t, identity.Stale) // the last verdict is old, whoever is to blame
+	})
+}
+
 // A process that is stopped and continued finds its requests past their deadline.
 func TestASuspendedProcessAccusesNobody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -206,19 +207,5 @@ func (f Facts) annotated() string {
 	return strings.ToLower(strings.TrimSpace(f.Annotations[identity.AnnotationServiceAccount]))
 }
 
-// quote shows a value from outside: on one line, printable, and short. Nothing
-// else can be trusted on a page or in a log.
-func quote(s string) string {
-	const longest = 120 // an email has up to about 90
-	// A rune has up to 4 bytes; what follows cannot be shown anyway.
-	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r > '~' {
-			return '?'
-		}
-		return r
-	}, s[:min(len(s), 4*longest)])
-	if len(s) > longest {
-		s = s[:longest] + "..."
-	}
-	return fmt.Sprintf("%q", s)
-}
+// quote shows a value from outside, as much of it as an email may have.
+func quote(s string) string { return fmt.Sprintf("%q", foreign.Text(s, 128)) }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -51,6 +52,11 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 			}
 			if i > 0 && found.Confidence == diagnose.Proves && list.findings[i-1].Confidence != diagnose.Proves {
 				t.Errorf("%s is proven and ranks below %s", found.Cause, list.findings[i-1].Cause)
+			}
+			for _, text := range append([]string{found.Why, found.Remedy.Text}, found.Remedy.Commands...) {
+				if shown := foreign.Text(text, 4<<10); shown != text {
+					t.Errorf("%s: our own words are shown as %q, not as %q", found.Cause, shown, text)
+				}
 			}
 			if !isSentence(found.Why) || len(found.Why) > 900 {
 				t.Errorf("%s: why is no sentence: %q", found.Cause, found.Why)

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/http"
 	"net/url"
-	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -17,6 +16,8 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 )
 
 // Resource is a kind of object that is read.
@@ -189,8 +190,7 @@ const maxErrorText = 512
 type boundedError struct{ error }
 
 func (e boundedError) Error() string {
-	text := strings.Join(strings.Fields(e.error.Error()), " ")
-	return text[:min(len(text), maxErrorText)]
+	return foreign.Text(e.error.Error(), maxErrorText)
 }
 
 func (e boundedError) Unwrap() error { return e.error }

@@ -213,6 +213,7 @@ func TestNoAnswerOfAnAPIServerHangsOrBloatsARead(t *testing.T) {
 		{"404", body("404 No", "text/plain", "no"), kube.NotFound},
 		{"429", body("429 No", "text/plain", "no"), kube.Throttled},
 		{"503", body("503 No", "text/plain", "no"), kube.Unavailable},
+		{"an error that echoes the token", body("500 No", "text/plain", "no such token: "+secret), kube.Unavailable},
 		{"an error of 100 kB", body("500 No", "text/plain", strings.Repeat("word ", 20_000)), kube.Unavailable},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -240,6 +241,9 @@ func TestNoAnswerOfAnAPIServerHangsOrBloatsARead(t *testing.T) {
 			}
 			if n := len(err.Error()); n > 1024 || strings.ContainsAny(err.Error(), "\r\n") {
 				t.Errorf("an error of %d bytes, want one short line: %.200q", n, err)
+			}
+			if strings.Contains(err.Error(), secret[:12]) {
+				t.Errorf("the error shows the token: %v", err)
 			}
 			if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 24 {
 				t.Errorf("the read allocated %d MiB", n)

@@ -133,24 +133,24 @@ func New(s *agent.Snapshot, about About) Report {
 	state, since := s.State()
 	v := s.Verdict
 	r := Report{
-		Version: Version, State: state, ExitCode: ExitCode(state), Meaning: state.Meaning(), Runbook: Runbook(state), Since: since.UTC(), Why: foreign(v.Why),
+		Version: Version, State: state, ExitCode: ExitCode(state), Meaning: state.Meaning(), Runbook: Runbook(state), Since: since.UTC(), Why: shown(v.Why),
 		Expected: expected(s.Expectation), ExpectedSource: cmp.Or(s.Expectation.Source, identity.SourceNone), ExpectedRead: known(s.ExpectationRead),
-		Observed: foreign(string(v.Identity)), MetadataServer: v.Server, LastProbe: known(s.LastProbe), TokenExpiry: known(s.TokenExpiry),
+		Observed: shown(string(v.Identity)), MetadataServer: v.Server, LastProbe: known(s.LastProbe), TokenExpiry: known(s.TokenExpiry),
 		Requests: requests(s.Observation),
 		Causes:   causes(s.Diagnosis.Suspects), Risks: causes(s.Diagnosis.Risks), Excluded: causes(s.Diagnosis.RuledOut), Unknown: []Gap{},
 		Probes: []Probe{}, Changes: []Change{}, About: about, verdict: v.State,
 	}
 	if s.ExpectationError != nil {
-		r.ExpectedError = foreign(s.ExpectationError.Error())
+		r.ExpectedError = shown(s.ExpectationError.Error())
 	}
 	for _, g := range s.Diagnosis.Missing {
-		r.Unknown = append(r.Unknown, Gap{foreign(g.Fact), foreign(g.Remedy.Text), each(g.Remedy.Commands)})
+		r.Unknown = append(r.Unknown, Gap{shown(g.Fact), shown(g.Remedy.Text), eachShown(g.Remedy.Commands)})
 	}
 	for _, p := range s.Probes {
 		r.Probes = append(r.Probes, Probe{At: p.At.UTC(), State: p.State, Failures: p.Failures, Dropped: p.Dropped})
 	}
 	for _, c := range s.Changes {
-		r.Changes = append(r.Changes, Change{At: c.At.UTC(), From: c.From, To: c.To.State, Why: foreign(c.To.Why)})
+		r.Changes = append(r.Changes, Change{At: c.At.UTC(), From: c.From, To: c.To.State, Why: shown(c.To.Why)})
 	}
 	if r.About.Settings == nil {
 		r.About.Settings = []Setting{}
@@ -162,7 +162,7 @@ func New(s *agent.Snapshot, about About) Report {
 func expected(e identity.Expectation) string {
 	ids := make([]string, len(e.Accepted))
 	for i, p := range e.Accepted {
-		ids[i] = foreign(string(p))
+		ids[i] = shown(string(p))
 	}
 	return strings.Join(ids, ",")
 }
@@ -173,9 +173,9 @@ func requests(o identity.Observation) []Request {
 		if !q.Known() {
 			continue
 		}
-		r := Request{Endpoint: endpoint, OK: q.OK(), Seconds: q.Took.Seconds(), Reused: !q.Live(), ServerHeader: foreign(q.ServerHeader)}
+		r := Request{Endpoint: endpoint, OK: q.OK(), Seconds: q.Took.Seconds(), Reused: !q.Live(), ServerHeader: shown(q.ServerHeader)}
 		if q.Failure != nil {
-			r.Reason, r.Failure = q.Failure.Reason, foreign(q.Failure.Error())
+			r.Reason, r.Failure = q.Failure.Reason, shown(q.Failure.Error())
 		}
 		made = append(made, r)
 	}
@@ -185,7 +185,7 @@ func requests(o identity.Observation) []Request {
 func causes(findings []diagnose.Finding) []Cause {
 	all := []Cause{}
 	for _, f := range findings {
-		all = append(all, Cause{f.Cause, f.Confidence, foreign(f.Why), foreign(f.Remedy.Text), each(f.Remedy.Commands), f.Runbook})
+		all = append(all, Cause{f.Cause, f.Confidence, shown(f.Why), shown(f.Remedy.Text), eachShown(f.Remedy.Commands), f.Runbook})
 	}
 	return all
 }

@@ -74,7 +74,7 @@ func TestTheSummaryIsWhatAnEventTakes(t *testing.T) {
 	if got := report.New(s, report.About{}).Summary(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
-	s.Verdict.Why = strings.Repeat("ü", 2000)
+	s.Verdict.Why = strings.Repeat("word ", 2000)
 	if got := report.New(s, report.About{}).Summary(); len(got) > 1024 || !strings.HasSuffix(got, "...") || strings.ToValidUTF8(got, "") != got {
 		t.Errorf("a summary of %d bytes, want at most 1024, and a mark where it was cut", len(got))
 	}
@@ -127,9 +127,10 @@ func TestEachStateHasAnExitCodeAndARunbook(t *testing.T) {
 
 // A metadata server may be anybody, and so may be who reads.
 func TestForeignWordsAreShownPrintableAndBounded(t *testing.T) {
-	long := strings.Repeat("x", 1<<20)
-	const hostile, harmless = "a\x1b[2J\nverdict   match\u202e\xff", "a�[2J�verdict   match��"
-	for _, foreign := range []struct{ said, shown string }{{hostile, harmless}, {long, long[:4093] + "..."}} {
+	long := strings.Repeat("word ", 1<<18)
+	const hostile, harmless = "a\x1b[2J\nverdict   match\u202e\xff", "a [2J verdict match"
+	const leaked = "no such user: ya29.a0AfB_byC0123456789secret0123456789"
+	for _, foreign := range []struct{ said, shown string }{{hostile, harmless}, {long, strings.TrimSpace(long[:4096])}, {leaked, "no such user: [redacted]"}} {
 		s := fallback(t)
 		said := foreign.said
 		failed := identity.Request{Origin: identity.Asked, ServerHeader: said, Failure: &identity.Failure{Reason: identity.Malformed, Detail: said}}
