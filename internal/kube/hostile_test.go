@@ -62,7 +62,7 @@ func listenRaw(t *testing.T, address string) *rawServer {
 		t.Fatal(err)
 	}
 	s := &rawServer{listener: listener, ca: pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})}
-	s.answers(serviceAccount("app@demo-project.iam.gserviceaccount.com"))
+	s.answers(account("app@demo-project.iam.gserviceaccount.com"))
 	s.open.Go(func() {
 		for {
 			conn, err := listener.Accept()
@@ -105,7 +105,7 @@ func body(status, contentType, text string) func(net.Conn) {
 	return says(fmt.Sprintf("HTTP/1.1 %s\r\nContent-Type: %s\r\nContent-Length: %d\r\n\r\n%s", status, contentType, len(text), text))
 }
 
-func serviceAccount(annotated string) func(net.Conn) {
+func account(annotated string) func(net.Conn) {
 	return body("200 OK", "application/json", fmt.Sprintf(`{"metadata":{"annotations":{%q:%q}}}`, identity.AnnotationServiceAccount, annotated))
 }
 
@@ -222,7 +222,12 @@ func TestNoAnswerOfAnAPIServerHangsOrBloatsARead(t *testing.T) {
 			var reasons []kube.Reason
 			client := p.client(t, func(_ kube.Resource, r kube.Reason) { reasons = append(reasons, r) })
 			s.answers(tt.answer)
-			ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+			// What ends by itself does so long before a deadline.
+			deadline := 20 * time.Second
+			if tt.want == kube.Timeout {
+				deadline = 300 * time.Millisecond
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), deadline)
 			defer cancel()
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
@@ -233,8 +238,8 @@ func TestNoAnswerOfAnAPIServerHangsOrBloatsARead(t *testing.T) {
 			if err == nil || e.Known() {
 				t.Fatalf("expectation %q, want an error", e)
 			}
-			if took > 5*time.Second {
-				t.Errorf("the read took %s, want its deadline at most", took)
+			if took > 10*time.Second {
+				t.Errorf("the read took %s, want its deadline at most, or less", took)
 			}
 			if len(reasons) != 1 || reasons[0] != tt.want {
 				t.Errorf("observed %q, want %s (%v)", reasons, tt.want, err)
@@ -248,7 +253,7 @@ func TestNoAnswerOfAnAPIServerHangsOrBloatsARead(t *testing.T) {
 			if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 24 {
 				t.Errorf("the read allocated %d MiB", n)
 			}
-			s.answers(serviceAccount("app@demo-project.iam.gserviceaccount.com"))
+			s.answers(account("app@demo-project.iam.gserviceaccount.com"))
 			if _, err := client.Expectation(t.Context(), demoApp); err != nil {
 				t.Errorf("the next read: %v", err)
 			}

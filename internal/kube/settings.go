@@ -12,7 +12,8 @@ const anetd = "/apis/apps/v1/namespaces/kube-system/daemonsets/anetd"
 
 // ClusterSettings reads what may explain a wrong identity: how the node masquerades
 // and routes, how it is labelled, and what the ServiceAccount asks for. What is not
-// allowed, not there, or not answered is a fact as well, and no error.
+// allowed, not there, or not answered is a fact as well, and no error. Nothing that
+// was read before is taken for it: it would rule out what is the cause now.
 func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace string) diagnose.Settings {
 	s := diagnose.Settings{
 		Cilium:      c.configMap(ctx, "cilium-config", ciliumNamespace),

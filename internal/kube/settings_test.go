@@ -18,6 +18,8 @@ const (
 	ipMasqAgent  = "/api/v1/namespaces/kube-system/configmaps/ip-masq-agent"
 	anetd        = "/apis/apps/v1/namespaces/kube-system/daemonsets/anetd"
 	node         = "/api/v1/nodes/" + kubetest.Node
+
+	serviceAccount = "/api/v1/namespaces/" + kubetest.Namespace + "/serviceaccounts/" + kubetest.ServiceAccount
 )
 
 type object map[string]any
@@ -114,14 +116,26 @@ func TestWhatCannotBeReadIsNotKnown(t *testing.T) {
 	}
 }
 
-// An annotation that was read for something else is old by now.
-func TestTheAnnotationsAreReadEachTime(t *testing.T) {
+// A value of before would rule out what is the cause now.
+func TestTheAnnotationsAreThoseOfNow(t *testing.T) {
 	c := newCluster(t)
+	c.Annotate(map[string]string{identity.AnnotationServiceAccount: "old@demo-project.iam.gserviceaccount.com"})
 	if _, err := c.read(t, time.Second); err != nil {
 		t.Fatal(err)
 	}
-	c.Annotate(map[string]string{identity.AnnotationServiceAccount: "new@demo-project.iam.gserviceaccount.com"})
-	if got := c.settings(t).Annotations[identity.AnnotationServiceAccount]; got != "new@demo-project.iam.gserviceaccount.com" {
-		t.Errorf("annotation %q, want the one that it has now", got)
+	c.settings(t)
+	const changed = "new@demo-project.iam.gserviceaccount.com"
+	c.Annotate(map[string]string{identity.AnnotationServiceAccount: changed})
+	before := len(c.Requests())
+	s := c.settings(t)
+	if got := s.Annotations[identity.AnnotationServiceAccount]; got != changed {
+		t.Errorf("annotation %q, want %q", got, changed)
+	}
+	if n := len(c.Requests()) - before; n != 6 {
+		t.Errorf("%d requests, want six", n)
+	}
+	c.Put(serviceAccount, http.StatusForbidden)
+	if s := c.settings(t); s.Annotations != nil {
+		t.Errorf("annotations %v, want that they are not known since they cannot be read", s.Annotations)
 	}
 }
