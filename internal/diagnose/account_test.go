@@ -146,6 +146,8 @@ func TestIAM(t *testing.T) {
 			"proves gsa_missing", "iam_binding_missing",
 		},
 		{"the last probe failed otherwise than the verdict says", facts(refused(identity.Timeout, 0)), "", ""},
+		{"the last probe got a token", facts(verdict(identity.TokenDenied, app, gke)), "", ""},
+		{"the last probe asked for none", facts(verdict(identity.TokenDenied, app, gke), reused), "", ""},
 		{
 			"the VM's server refuses the token",
 			facts(refused(identity.Denied, 403), func(f *diagnose.Facts) { f.Verdict.Server = vm }),

@@ -69,6 +69,11 @@ func failed(by identity.Server, email, token, server *identity.Failure) fact {
 // allFailed is an outage in which every request fails in the same way.
 func allFailed(f *identity.Failure) fact { return failed(unknown, f, f, f) }
 
+// reused is a good token of an earlier probe, for a probe that did not ask for one.
+func reused(f *diagnose.Facts) {
+	f.Observation.Token = identity.Token{Request: identity.Request{Origin: identity.Reused}}
+}
+
 func refused(reason identity.Reason, status int) fact {
 	return func(f *diagnose.Facts) {
 		verdict(identity.TokenDenied, app, identity.ServerGKE)(f)

@@ -26,7 +26,7 @@ type Loop struct {
 	// Verdict is what is stated. State, identity and server are taken from it.
 	Verdict identity.Verdict
 	// Observation is that of the last probe, which may be younger than the verdict.
-	// Only the reasons of failures are taken from it, and only if they fit the state.
+	// Only live answers are taken from it, and reasons of failures that fit the state.
 	Observation identity.Observation
 	Expectation identity.Expectation
 	// Replaced is what was expected until an annotation was changed a while ago.
@@ -193,11 +193,12 @@ func (f Facts) podUnrecognised() bool {
 // failure is the failed request that the verdict rests on, if the last probe had
 // it too; nil otherwise.
 func (f Facts) failure() (identity.Endpoint, *identity.Failure) {
+	email, token := f.Observation.Email, f.Observation.Token
 	switch {
-	case f.in(identity.Unavailable) && f.Observation.Email.Failure != nil:
-		return identity.EndpointEmail, f.Observation.Email.Failure
-	case f.in(identity.Unavailable, identity.TokenDenied) && f.Observation.Token.Failure != nil:
-		return identity.EndpointToken, f.Observation.Token.Failure
+	case f.in(identity.Unavailable) && email.Live() && email.Failure != nil:
+		return identity.EndpointEmail, email.Failure
+	case f.in(identity.Unavailable, identity.TokenDenied) && token.Live() && token.Failure != nil:
+		return identity.EndpointToken, token.Failure
 	}
 	return "", nil
 }

@@ -12,25 +12,31 @@ func (f Facts) outage() (identity.Endpoint, *identity.Failure) {
 	return f.failure()
 }
 
-// answered reports whether any request of the probe got an HTTP answer, of
-// whatever kind: then there is a way, and somebody at its end.
+// answered reports whether any request of the last probe got a usable answer. A
+// token of an earlier probe is none: it does not say that a server answers now.
 func (f Facts) answered() bool {
+	return f.anyRequest(identity.Request.OK)
+}
+
+// heard reports whether anything came back at all, by whomever: a proxy before a
+// server that is down answers, too.
+func (f Facts) heard() bool {
+	return f.anyRequest(func(r identity.Request) bool { return r.OK() || r.Failure.Status != 0 })
+}
+
+// all reports whether every request of the last probe failed for this reason.
+func (f Facts) all(reason identity.Reason) bool {
+	return !f.anyRequest(func(r identity.Request) bool { return r.OK() || r.Failure.Reason != reason })
+}
+
+// anyRequest reports whether this is true of any request that the last probe made.
+func (f Facts) anyRequest(is func(identity.Request) bool) bool {
 	for _, r := range f.Observation.Requests() {
-		if r.OK() || (r.Known() && r.Failure.Status != 0) {
+		if r.Live() && is(r) {
 			return true
 		}
 	}
 	return false
-}
-
-// all reports whether every request of the probe failed for this reason.
-func (f Facts) all(reason identity.Reason) bool {
-	for _, r := range f.Observation.Requests() {
-		if r.Known() && (r.Failure == nil || r.Failure.Reason != reason) {
-			return false
-		}
-	}
-	return true
 }
 
 // throttled: 429 and 499 are answers of the server itself, the second one when its
@@ -67,6 +73,8 @@ func serverDown(f Facts) opinion {
 		return suggests("A server answers, and does not know the path for the %s, as one that starts.", endpoint)
 	case f.answered():
 		return rulesOut("The metadata server answers a part of the requests of a probe.")
+	case f.heard():
+		return brokenAnswers(failure)
 	case failure.Reason == identity.Unreachable:
 		if on, quoted := f.cilium().flag("enable-local-redirect-policy", No); on == Yes {
 			return suggests("No request of the probe reached a server (%s), and %s: a local redirect policy may "+
@@ -79,6 +87,18 @@ func serverDown(f Facts) opinion {
 	return opinion{}
 }
 
+// brokenAnswers is what is said of the server where something comes back, and no
+// answer is whole. Other answers, such as a redirect, are others' to explain.
+func brokenAnswers(failure *identity.Failure) opinion {
+	switch failure.Reason {
+	case identity.Timeout, identity.Unreachable, identity.ServerError:
+		return suggests("No request of the probe got a whole answer, as from a server that hangs or fails: %s.",
+			quote(failure.Error()))
+	default:
+		return opinion{}
+	}
+}
+
 // networkPolicy: policies drop packets without a word, all to one address alike.
 func networkPolicy(f Facts) opinion {
 	_, failure := f.outage()
@@ -86,7 +106,7 @@ func networkPolicy(f Facts) opinion {
 	case failure == nil:
 	case f.answered():
 		return rulesOut("A server answers a part of the requests of a probe, and a policy would drop all of them.")
-	case f.all(identity.Timeout):
+	case f.all(identity.Timeout) && !f.heard():
 		return suggests("No request of the probe was answered by the deadline, as if a policy dropped them.")
 	}
 	return opinion{}

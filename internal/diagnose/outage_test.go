@@ -29,19 +29,43 @@ func TestOutages(t *testing.T) {
 			"suggests network_policy, suggests metadata_server_down", "",
 		},
 		{
+			"all requests are dropped, and a token is at hand",
+			facts(failed(unknown, dropped, nil, dropped), reused),
+			"suggests network_policy, suggests metadata_server_down", "",
+		},
+		{
+			"nothing listens, and a token is at hand",
+			facts(failed(unknown, failure(identity.Unreachable, 0), nil, failure(identity.Unreachable, 0)), reused),
+			"suggests metadata_server_down", "",
+		},
+		{
+			"the server only fails, and a token is at hand",
+			facts(failed(unknown, failure(identity.ServerError, 500), nil, failure(identity.ServerError, 500)), reused),
+			"suggests metadata_server_down", "",
+		},
+		{
+			"a token is at hand, and one request is answered", facts(failed(gke, dropped, nil, nil), reused),
+			"", "network_policy, metadata_server_down",
+		},
+		{
 			"some are dropped and some refused",
 			facts(failed(unknown, dropped, failure(identity.Unreachable, 0), dropped)),
 			"suggests metadata_server_down", "",
 		},
 		{"one request is dropped", facts(failed(gke, dropped, nil, nil)), "", "network_policy, metadata_server_down"},
 		{
-			"a body that does not end is an answer",
+			"no answer is dropped on the way, and none comes to its end",
 			facts(failed(unknown, failure(identity.Timeout, 200), dropped, dropped)),
-			"", "network_policy, metadata_server_down",
+			"suggests metadata_server_down", "",
 		},
 		{
-			"the server only fails", facts(allFailed(failure(identity.ServerError, 500))),
-			"suggests metadata_server_down", "network_policy",
+			"a reset, and an error of the server",
+			facts(failed(unknown, failure(identity.Unreachable, 0), nil, failure(identity.ServerError, 503)), reused),
+			"suggests metadata_server_down", "",
+		},
+		{
+			"the server only fails, or a proxy does that", facts(allFailed(failure(identity.ServerError, 500))),
+			"suggests metadata_server_down", "",
 		},
 		{
 			"the server starts",

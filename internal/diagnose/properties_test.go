@@ -78,6 +78,13 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 		}
 	}
 
+	if !slices.ContainsFunc(live(f.Observation), identity.Request.OK) {
+		for _, c := range []diagnose.Cause{diagnose.MetadataServerDown, diagnose.NetworkPolicy} {
+			if slices.Contains(causes(d.RuledOut), c) {
+				t.Errorf("no request was answered now, and %s is ruled out", c)
+			}
+		}
+	}
 	suspected := func(list ...diagnose.Cause) bool {
 		return slices.ContainsFunc(list, func(c diagnose.Cause) bool { return slices.Contains(causes(d.Suspects), c) })
 	}
@@ -108,6 +115,17 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 	}
 }
 
+// live are the requests that the last probe made.
+func live(o identity.Observation) []identity.Request {
+	var all []identity.Request
+	for _, r := range o.Requests() {
+		if r.Live() {
+			all = append(all, r)
+		}
+	}
+	return all
+}
+
 // isSentence reports whether s is printable, begins with a capital letter and ends
 // with a stop.
 func isSentence(s string) bool {
@@ -133,6 +151,7 @@ func worlds(f func(diagnose.Facts)) {
 			x, failing := failure(r, 500), by
 			states = append(states, refused(r, 403),
 				failed(failing, x, nil, nil), failed(failing, nil, x, nil), failed(failing, x, x, x),
+				all(failed(failing, x, nil, x), reused),
 				all(refused(r, 403), func(f *diagnose.Facts) { f.Verdict.Server = failing }))
 		}
 		dropped := failure(identity.Timeout, 0)

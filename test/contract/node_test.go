@@ -44,6 +44,7 @@ type node struct {
 	logs    *lines
 	events  chan event
 	judged  chan struct{}
+	stop    func()
 
 	mu  sync.Mutex
 	pod simulator.Pod
@@ -83,7 +84,8 @@ func start(t *testing.T, adjust func(*agent.Options)) *node {
 	running.Go(func() { _ = n.servers.Run(ctx) }) // its listener was opened already
 	running.Go(func() { reporter.Run(ctx) })
 	running.Go(func() { n.Run(ctx) })
-	t.Cleanup(func() { cancel(); running.Wait() })
+	n.stop = sync.OnceFunc(func() { cancel(); running.Wait() })
+	t.Cleanup(n.stop)
 	return n
 }
 
@@ -205,21 +207,33 @@ func (n *node) nextEvent(t *testing.T) event {
 // names fails unless the Event, and the line in the log, name these causes and no others.
 func (n *node) names(t *testing.T, e event, want []diagnose.Cause) {
 	t.Helper()
-	for _, c := range diagnose.SuspectedCauses() {
-		if got := strings.Contains(e.message, string(c)); got != slices.Contains(want, c) {
-			t.Errorf("%s is named: %t, want %t\n%s: %s", c, got, !got, e.reason, e.message)
-		}
+	slices.Sort(want)
+	if got := named(e); !slices.Equal(got, want) {
+		t.Errorf("got the causes %q, want %q\n%s: %s", got, want, e.reason, e.message)
 	}
 	if !slices.Contains(n.logs.summaries(), e.message) {
 		t.Errorf("the log does not say the same as the Event: %s\n%s", e.message, n.logs)
 	}
 }
 
-// switchTo has another fault played from the next request on.
+// named are the causes of which the Event has the name, sorted.
+func named(e event) []diagnose.Cause {
+	causes := slices.DeleteFunc(diagnose.SuspectedCauses(), func(c diagnose.Cause) bool {
+		return !strings.Contains(e.message, string(c))
+	})
+	slices.Sort(causes)
+	return causes
+}
+
+// switchTo has another fault played from the next request on, and forgets the verdicts
+// of before.
 func (n *node) switchTo(t *testing.T, f simulator.Fault) {
 	t.Helper()
 	if err := n.servers.SetFault(f); err != nil {
 		t.Fatal(err)
+	}
+	for len(n.judged) > 0 {
+		<-n.judged
 	}
 }
 
