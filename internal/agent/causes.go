@@ -34,11 +34,13 @@ const (
 type causes struct {
 	settings diagnose.Settings
 	claims   identity.Claims
-	readFor  identity.Verdict // the one that was stated when these two were read
-	nextRead time.Time        // when they are read again, if nothing is wrong
+	readAt   time.Time // when these two were read, zero if never
+	nextRead time.Time // when they are read again, if nothing is wrong
 	// earlyReads are those that a bad verdict causes.
 	earlyReads *rate.Limiter
 
+	diagnosed   identity.Verdict // the one that was diagnosed last
+	since       time.Time        // when it was for the first time
 	diagnosedAt time.Time
 	wrongEnded  time.Time // when the last wrong identity ended, zero if none did
 }
@@ -58,8 +60,15 @@ func (a *Agent) readSettings(ctx context.Context, turnedBad bool) {
 	if time.Now().Before(c.nextRead) && (!turnedBad || !c.earlyReads.Allow()) {
 		return
 	}
+	if turnedBad && a.mayFollowAnnotation() {
+		if !sleep(ctx, cacheLag) {
+			return
+		}
+		a.beat()
+	}
 	limited, cancel := context.WithTimeout(ctx, settingsTimeout)
 	defer cancel()
+	at := time.Now()
 	claims := a.readClaims(limited)
 	var settings diagnose.Settings
 	if a.ClusterSettings != nil {
@@ -69,11 +78,20 @@ func (a *Agent) readSettings(ctx context.Context, turnedBad bool) {
 	if ctx.Err() != nil {
 		return
 	}
-	c.settings, c.claims, c.readFor = settings, claims, a.stated()
+	c.settings, c.claims, c.readAt = settings, claims, at
 	c.nextRead = time.Now().Add(a.within(settingsInterval))
 	next := *a.Snapshot()
 	next.Diagnosis = a.diagnose(next.Observation, next.Verdict)
 	a.snapshot.Store(&next)
+}
+
+// mayFollowAnnotation reports whether an annotation may explain what is stated that
+// nobody has waited for: WI_EXPECTED_EMAILS wins over it, so that the expectation is
+// not read, and the API server may learn of it a moment later than the metadata server.
+func (a *Agent) mayFollowAnnotation() bool {
+	state := a.stated().State
+	return a.ClusterSettings != nil && a.expectation.now.Source == identity.SourceConfig &&
+		(state == identity.Mismatch || state == identity.Unbound)
 }
 
 func (a *Agent) readClaims(ctx context.Context) identity.Claims {
@@ -89,15 +107,20 @@ func (a *Agent) readClaims(ctx context.Context) identity.Claims {
 func (a *Agent) diagnose(o identity.Observation, v identity.Verdict) diagnose.Diagnosis {
 	c := &a.causes
 	c.diagnosedAt = time.Now()
+	if !v.Same(c.diagnosed) {
+		c.diagnosed, c.since = v, c.diagnosedAt
+	}
+	old := c.readAt.Before(c.since)
 	f := diagnose.Facts{
 		Loop: diagnose.Loop{
 			Verdict: v, Observation: o, Expectation: a.expectation.now,
-			Recovered: !c.wrongEnded.IsZero() && time.Since(c.wrongEnded) < recoveredFor,
+			OldSettings: old,
+			Recovered:   !c.wrongEnded.IsZero() && time.Since(c.wrongEnded) < recoveredFor,
 		},
 		Settings: c.settings,
 		Process:  a.Process,
 	}
-	if v.Same(c.readFor) {
+	if !old {
 		f.Claims = c.claims // settings last, a witness speaks of what it saw
 	}
 	if time.Since(a.expectation.changed) < replacedFor {

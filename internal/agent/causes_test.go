@@ -124,6 +124,66 @@ func TestAWitnessSpeaksOfItsVerdictOnly(t *testing.T) {
 	})
 }
 
+// What was read before may have changed with the verdict.
+func TestSettingsOfBeforeTheVerdictExcludeNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, reads := withCilium(t, "true")
+		w.after(20 * time.Second)
+		excludes := func(c diagnose.Cause) bool {
+			return strings.Contains(named(w.Snapshot().Diagnosis.RuledOut), string(c))
+		}
+		// The same verdict again and again, for which it may not read them each time.
+		for fresh := true; fresh; {
+			before := len(*reads)
+			w.answers(vm(customSA))
+			w.after(interval)
+			w.wants(t, identity.NodeFallback)
+			if fresh = len(*reads) > before; excludes(diagnose.NodePoolGCEMetadata) != fresh {
+				t.Errorf("after %d reads the label excludes the node pool: %t, want %t", len(*reads), !fresh, fresh)
+			}
+			if !excludes(diagnose.HostNetwork) {
+				t.Error("hostNetwork is not excluded, which the Pod's own address does")
+			}
+			w.answers(gke(app))
+			w.after(interval)
+		}
+		if n := len(*reads); n < 3 || n > 5 {
+			t.Errorf("%d reads, want three and then one a minute", n)
+		}
+	})
+}
+
+// The API server's cache may know of a changed annotation later than the metadata
+// server. The expectation waits for it, and so does what explains WI_EXPECTED_EMAILS.
+func TestAChangedAnnotationHasTimeToGetToTheCache(t *testing.T) {
+	for _, tt := range []struct {
+		observed identity.Observation
+		want     time.Duration
+	}{
+		{gke(other), 2 * time.Second},
+		{gke("project.svc.id.goog"), 2 * time.Second},
+		{vm(customSA), 0}, // which no annotation explains
+		{down(), 0},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var read time.Time
+			w := start(t, func(o *agent.Options) {
+				o.ClusterSettings = func(context.Context) diagnose.Settings {
+					read = time.Now()
+					return diagnose.Settings{}
+				}
+			})
+			w.expects(identity.Expect(app), nil)
+			w.after(time.Second)
+			w.answers(tt.observed)
+			w.after(2 * interval)
+			if got := read.Sub(w.Snapshot().Since); got != tt.want {
+				t.Errorf("%s: the settings are read %s later, want %s", w.Snapshot().Verdict.State, got, tt.want)
+			}
+		})
+	}
+}
+
 func TestPooledConnectionsAreARiskForAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _ := withCilium(t, "false")

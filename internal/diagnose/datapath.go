@@ -58,17 +58,17 @@ func (f Facts) poolWithoutServer() bool {
 }
 
 // hostRouting proves something only where all else that makes the VM's server
-// answer is known to be out. Settings that are right rule it out only if one of
-// them is not what a repair changes: the other two may have been corrected without
-// a restart of Cilium's agents, which is when people look here.
+// answer is known to be out. Settings that are right rule nothing out: they may have
+// been corrected without a restart of Cilium's agents, which is when people look here,
+// or be overridden for this node.
 func hostRouting(f Facts) opinion {
 	c := f.cilium()
 	routing, quoted := c.hostRouting()
 	replacement, _ := c.kubeProxyReplacement()
 	switch {
-	case f.gkeAnswers() && routing == Yes:
+	case f.onlyGKEAnswers() && routing == Yes:
 		return rulesOut("%s But %s, which will end that when Cilium's agents restart.", gkeAnswers, quoted)
-	case f.gkeAnswers():
+	case f.onlyGKEAnswers():
 		return rulesOut(gkeAnswers)
 	case !f.podIsTheNode():
 	case routing == Yes && f.vmAnswers() &&
@@ -82,10 +82,8 @@ func hostRouting(f Facts) opinion {
 		return suggests("The identity is the node's, and it cannot be excluded that the settings turn on eBPF host "+
 			"routing: %s.", quoted)
 	case routing == No && replacement == Yes && f.vmAnswers() && !f.poolWithoutServer():
-		return suggests("The VM's metadata server answers although %s, which rules out eBPF host routing. Cilium's "+
+		return suggests("The VM's metadata server answers although %s, with which Cilium does not route by eBPF. Its "+
 			"agents read that only when they start: it may have been corrected, and they not restarted.", quoted)
-	case routing == No:
-		return rulesOut("Cilium's settings do not turn on eBPF host routing: %s.", quoted)
 	}
 	return opinion{}
 }
@@ -111,11 +109,9 @@ func hostRoutingRisk(f Facts) opinion {
 func localRedirect(f Facts) opinion {
 	on, quoted := f.cilium().flag("enable-local-redirect-policy", No)
 	switch {
-	case f.gkeAnswers():
+	case f.onlyGKEAnswers():
 		return rulesOut(gkeAnswers)
 	case !f.podIsTheNode():
-	case on == No:
-		return rulesOut("Cilium obeys no local redirect policies: %s.", quoted)
 	case on == Yes && !f.poolWithoutServer():
 		return suggests("The identity is the node's, and %s: a policy for the metadata server lets requests through "+
 			"to the VM's while its backend is not ready.", quoted)
@@ -149,16 +145,9 @@ func ciliumLinkLocal(f Facts) opinion {
 	masquerade, q1 := f.cilium().flag("enable-bpf-masquerade", No)
 	agent, q2 := f.cilium().flag("enable-ip-masq-agent", No)
 	switch {
-	case f.vmAnswers():
+	case f.onlyVMAnswers():
 		return rulesOut(vmIgnoresAddress)
-	case !f.podUnrecognised():
-	case linkLocal == No:
-		return rulesOut("Link-local addresses are not masqueraded: %s.", quoted)
-	case masquerade == No:
-		return rulesOut("Cilium does not masquerade by eBPF: %s.", q1)
-	case agent == No:
-		return rulesOut("Cilium does not read the ConfigMap ip-masq-agent: %s.", q2)
-	case linkLocal == Yes && masquerade == Yes && agent == Yes:
+	case f.podUnrecognised() && linkLocal && masquerade == Yes && agent == Yes:
 		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s; %s and %s. Cilium "+
 			"was never measured to hide it, so look further if the remedy does not help.", quoted, q1, q2)
 	}
@@ -166,19 +155,15 @@ func ciliumLinkLocal(f Facts) opinion {
 }
 
 // agentLinkLocal is a suspicion at most: iptables translates source addresses in
-// nat POSTROUTING, which packets to GKE's server on the node do not pass.
+// nat POSTROUTING, which packets to GKE's server on the node do not pass. Where Cilium
+// reads the ConfigMap, the ip-masq-agent does not run.
 func agentLinkLocal(f Facts) opinion {
 	linkLocal, quoted := f.masqueradesLinkLocal()
-	agent, q1 := f.cilium().flag("enable-ip-masq-agent", No)
+	agent, _ := f.cilium().flag("enable-ip-masq-agent", No)
 	switch {
-	case f.vmAnswers():
+	case f.onlyVMAnswers():
 		return rulesOut(vmIgnoresAddress)
-	case !f.podUnrecognised():
-	case linkLocal == No:
-		return rulesOut("Link-local addresses are not masqueraded: %s.", quoted)
-	case agent == Yes:
-		return rulesOut("Cilium reads the ConfigMap ip-masq-agent in place of the ip-masq-agent: %s.", q1)
-	case linkLocal == Yes:
+	case f.podUnrecognised() && linkLocal && agent != Yes:
 		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s. That is a known "+
 			"report; which path of the node it takes is not.", quoted)
 	}
@@ -201,20 +186,21 @@ func agentLinkLocalRisk(f Facts) opinion {
 
 func linkLocalRisk(f Facts, obeyed bool) opinion {
 	linkLocal, quoted := f.masqueradesLinkLocal()
-	if linkLocal != Yes || !obeyed {
+	if !linkLocal || !obeyed {
 		return opinion{}
 	}
 	return suggests("Pods get the right identity now, but by the settings requests to the metadata server may leave "+
 		"with the node's address, by which GKE's server cannot tell the Pod: %s.", quoted)
 }
 
-// sourceNAT: GKE's server tells Pods by their source address.
+// sourceNAT: GKE's server tells Pods by their source address. It is left to the causes
+// that are told from settings, where one of them is suspected.
 func sourceNAT(f Facts) opinion {
-	linkLocal, _ := f.masqueradesLinkLocal()
+	explained := ciliumLinkLocal(f).confidence == Suggests || agentLinkLocal(f).confidence == Suggests
 	switch {
-	case f.vmAnswers():
+	case f.onlyVMAnswers():
 		return rulesOut("The VM's metadata server answers, which gives the node's identity to every source address.")
-	case !f.podUnrecognised() || linkLocal == Yes:
+	case !f.podUnrecognised() || explained:
 	case f.in(identity.Unavailable):
 		return suggests("GKE's metadata server answers what it knows without a Pod, and fails when it is asked who " +
 			"the Pod is: something may hide the Pod's address from it.")

@@ -18,8 +18,7 @@ func TestTheVMAnswers(t *testing.T) {
 		{
 			"eBPF host routing, and all else is excluded", facts(fallback(vm), known, bypass),
 			"proves cilium_bpf_host_routing",
-			"host_network, node_pool_gce_metadata, local_redirect_dormant, ip_masq_agent_link_local, source_nat, " +
-				"environment_override",
+			"host_network, node_pool_gce_metadata, ip_masq_agent_link_local, source_nat, environment_override",
 		},
 		{
 			"eBPF host routing by the old name of its value",
@@ -91,29 +90,22 @@ func TestTheVMAnswers(t *testing.T) {
 			"suggests cilium_bpf_host_routing", "",
 		},
 		{
-			"kube-proxy is not replaced", facts(fallback(vm), known, kubeProxy),
-			"", "cilium_bpf_host_routing, local_redirect_dormant",
+			"kube-proxy is not replaced, as far as the settings tell", facts(fallback(vm), known, kubeProxy),
+			"", "host_network, node_pool_gce_metadata",
 		},
 		{
 			"kube-proxy is not replaced, in the old word",
 			facts(fallback(vm), known, cilium(bpfMasquerade, "true", kubeProxyReplacement, "disabled")),
-			"", "cilium_bpf_host_routing",
+			"", "",
 		},
-		{
-			"Cilium with its defaults", facts(fallback(vm), known, cilium()),
-			"", "cilium_bpf_host_routing, local_redirect_dormant",
-		},
+		{"Cilium with its defaults", facts(fallback(vm), known, cilium()), "", "host_network, node_pool_gce_metadata"},
 		{
 			"kube-proxy is replaced, and masquerading is by iptables by default",
 			facts(fallback(vm), known, cilium(kubeProxyReplacement, "true")),
 			"suggests cilium_bpf_host_routing", "",
 		},
 		{
-			"there is no Cilium", facts(fallback(vm), known, ciliumIs(diagnose.Absent)),
-			"", "cilium_bpf_host_routing, local_redirect_dormant",
-		},
-		{
-			"all is well but the answer", facts(fallback(vm), known, ciliumIs(diagnose.Absent)),
+			"there is no Cilium, or it is in another namespace", facts(fallback(vm), known, ciliumIs(diagnose.Absent)),
 			"", "host_network, node_pool_gce_metadata",
 		},
 		{
@@ -122,7 +114,7 @@ func TestTheVMAnswers(t *testing.T) {
 		},
 		{
 			"a local redirect policy may be dormant", facts(fallback(vm), known, cilium(redirectPolicy, "true")),
-			"suggests local_redirect_dormant", "cilium_bpf_host_routing",
+			"suggests local_redirect_dormant", "",
 		},
 		{
 			"host routing is proven, whatever a policy did", facts(fallback(vm), known, redirect),
@@ -154,7 +146,7 @@ func TestTheVMAnswers(t *testing.T) {
 		{
 			"a node pool without the server needs no policy and no repair",
 			facts(fallback(vm), podNetwork, noServer, v1, legacy),
-			"proves node_pool_gce_metadata", "cilium_bpf_host_routing, local_redirect_dormant",
+			"proves node_pool_gce_metadata", "host_network",
 		},
 		{
 			"a node pool without the server, with policies",
@@ -202,7 +194,10 @@ func TestANodesAccountFromAnUnknownServer(t *testing.T) {
 			"a node's account, and host routing", facts(fallback(unknown), known, bypass),
 			"suggests cilium_bpf_host_routing", "",
 		},
-		{"a node's account, and safe settings", facts(fallback(unknown), known, legacy), "", "cilium_bpf_host_routing"},
+		{
+			"a node's account, and safe settings", facts(fallback(unknown), known, legacy),
+			"", "host_network, node_pool_gce_metadata",
+		},
 		{"a node's account, and hostNetwork", facts(fallback(unknown), hostNetwork), "suggests host_network", ""},
 		{
 			"a node's account, and no label", facts(fallback(unknown), podNetwork, noServer),
@@ -234,7 +229,7 @@ func TestGKETakesThePodForAnother(t *testing.T) {
 		{
 			"link-local addresses are masqueraded by iptables",
 			facts(fallback(gke), ciliumIs(diagnose.Absent), ipMasq(linkLocal)),
-			"suggests ip_masq_agent_link_local", "cilium_bpf_masquerade_link_local",
+			"suggests ip_masq_agent_link_local", "",
 		},
 		{
 			"link-local addresses are masqueraded, by whom is not known", facts(fallback(gke), ipMasq(linkLocal)),
@@ -242,25 +237,25 @@ func TestGKETakesThePodForAnother(t *testing.T) {
 		},
 		{
 			"link-local addresses are masqueraded by Cilium", facts(fallback(gke), ownMasq, ipMasq(linkLocal)),
-			"suggests cilium_bpf_masquerade_link_local", "ip_masq_agent_link_local",
+			"suggests cilium_bpf_masquerade_link_local", "",
 		},
 		{
 			"Cilium would, if it did not masquerade by iptables",
 			facts(fallback(gke), cilium(ownAgent, "true"), ipMasq(linkLocal)),
-			"", "ip_masq_agent_link_local, cilium_bpf_masquerade_link_local",
+			"suggests source_nat", "",
 		},
 		{
 			"Cilium does not read the ConfigMap", facts(fallback(gke), legacy, ipMasq(linkLocal)),
-			"suggests ip_masq_agent_link_local", "cilium_bpf_masquerade_link_local",
+			"suggests ip_masq_agent_link_local", "",
 		},
 		{
 			"link-local addresses are excluded again",
 			facts(fallback(gke), ipMasq("masqLinkLocal: true\nnonMasqueradeCIDRs: [169.254.0.0/16]")),
-			"suggests source_nat", "ip_masq_agent_link_local",
+			"suggests source_nat", "",
 		},
 		{
 			"there is no ip-masq-agent", facts(fallback(gke), ipMasqIs(diagnose.Absent)),
-			"suggests source_nat", "ip_masq_agent_link_local, cilium_bpf_masquerade_link_local",
+			"suggests source_nat", "",
 		},
 		{
 			"another account from GKE's server",

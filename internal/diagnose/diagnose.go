@@ -5,7 +5,10 @@
 // decides a verdict and accuses nobody; a finding is for the person who was
 // paged. A cause needs evidence of its own: that the VM's metadata server answers
 // fits four causes alike, and so names none of them. Without evidence there is no
-// finding, and Missing says what could not be known.
+// finding, and Missing says what could not be known. What rules a cause out must be
+// live and about this node: the answers to a probe, the agent's own Pod, and what was
+// read of the Node and the ServiceAccount since the verdict. A file of settings is not:
+// what runs may have read another one, or be told otherwise for this node alone.
 //
 // The facts about Cilium that no link is given for were measured with Cilium
 // 1.20 on Kubernetes 1.35, with GKE's DNAT rule and a server on 169.254.169.252:988.
@@ -98,7 +101,7 @@ const (
 	// Suggests: the facts fit, and so would others; or a setting is known and what
 	// runs is not, since Cilium reads its ConfigMap only when it starts.
 	Suggests Confidence = "suggests"
-	// RulesOut: the facts contradict it.
+	// RulesOut: live facts about this node contradict it.
 	RulesOut Confidence = "rules_out"
 )
 
@@ -154,6 +157,18 @@ func Diagnose(f Facts) Diagnosis {
 	return d
 }
 
+// exclude reports whether the facts are good enough for a rule to rule something out
+// by them: those of the node that Pods are on, and no older than the verdict.
+func (f Facts) exclude(ask func(Facts) opinion) bool {
+	if f.Environment.MetadataHost != "" {
+		return false
+	}
+	if f.OldSettings {
+		f.Settings = Settings{}
+	}
+	return ask(f).confidence == RulesOut
+}
+
 // findings asks one question of every rule, and ranks the answers.
 func findings(f Facts, question func(rule) func(Facts) opinion) []Finding {
 	var all []Finding
@@ -163,7 +178,7 @@ func findings(f Facts, question func(rule) func(Facts) opinion) []Finding {
 			continue
 		}
 		o := ask(f)
-		if o.confidence == "" {
+		if o.confidence == "" || o.confidence == RulesOut && !f.exclude(ask) {
 			continue
 		}
 		// A probe of another server than Pods ask proves nothing about them.

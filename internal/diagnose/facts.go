@@ -31,6 +31,9 @@ type Loop struct {
 	Expectation identity.Expectation
 	// Replaced is what was expected until an annotation was changed a while ago.
 	Replaced identity.Expectation
+	// OldSettings: the settings were read before the verdict was stated, so that they
+	// may have changed with it.
+	OldSettings bool
 	// Recovered: a wrong identity was stated and has ended, not longer ago than
 	// connections and tokens of that time may live on.
 	Recovered bool
@@ -148,6 +151,10 @@ func (f Facts) vmAnswers() bool {
 }
 
 func (f Facts) gkeAnswers() bool { return f.Verdict.Server == identity.ServerGKE }
+
+// onlyGKEAnswers and onlyVMAnswers: and no witness says that the other one does, too.
+func (f Facts) onlyGKEAnswers() bool { return f.gkeAnswers() && !f.mixed() }
+func (f Facts) onlyVMAnswers() bool  { return f.vmAnswers() && !f.mixed() }
 
 // theVM is who answers, by name if it has told it.
 func (f Facts) theVM() string {

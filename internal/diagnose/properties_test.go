@@ -221,6 +221,62 @@ func TestEveryCombination(t *testing.T) {
 	agree(t, remedies)
 }
 
+// What is ruled out is so by live evidence about this node. A file of settings is not
+// what runs, and may be overridden for a node; what was read before the verdict may
+// have changed with it; and another server than the one of the node says nothing.
+func TestOnlyLiveEvidenceRulesOut(t *testing.T) {
+	n := 0
+	worlds(func(f diagnose.Facts) {
+		if n++; n%31 != 0 { // which meets each value of each fact
+			return
+		}
+		without := func(what string, forget fact) {
+			t.Helper()
+			g := f
+			forget(&g)
+			left := causes(diagnose.Diagnose(g).RuledOut)
+			for _, c := range causes(diagnose.Diagnose(f).RuledOut) {
+				if !slices.Contains(left, c) {
+					t.Fatalf("%s is ruled out only by %s: %+v", c, what, f)
+				}
+			}
+		}
+		without("files of settings", func(f *diagnose.Facts) {
+			f.Cilium, f.IPMasqAgent = diagnose.ConfigMap{}, diagnose.ConfigMap{}
+		})
+		f.OldSettings = true
+		without("what was read before", func(f *diagnose.Facts) { f.Settings = diagnose.Settings{} })
+		f.Environment.MetadataHost = "127.0.0.1"
+		if d := diagnose.Diagnose(f); len(d.RuledOut) > 0 {
+			t.Fatalf("%v are ruled out by the answers of another server", causes(d.RuledOut))
+		}
+	})
+}
+
+// Two servers answer: neither excludes what makes the other one do so.
+func TestAWitnessAgainstItExcludesNothing(t *testing.T) {
+	for _, tt := range []struct {
+		facts diagnose.Facts
+		not   []diagnose.Cause
+	}{
+		{
+			facts(fallback(gke), signs(vm, "gke-pool-1")),
+			[]diagnose.Cause{diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant},
+		},
+		{
+			facts(fallback(vm), signs(gke, "")),
+			[]diagnose.Cause{diagnose.SourceNAT, diagnose.IPMasqAgentLinkLocal, diagnose.CiliumBPFMasqueradeLinkLocal},
+		},
+	} {
+		ruledOut := causes(diagnose.Diagnose(tt.facts).RuledOut)
+		for _, c := range tt.not {
+			if slices.Contains(ruledOut, c) {
+				t.Errorf("%s is ruled out by the %s server, while another one signs", c, tt.facts.Verdict.Server)
+			}
+		}
+	}
+}
+
 // agree fails unless the runbooks name what the remedies name.
 func agree(t *testing.T, remedies map[string]bool) {
 	t.Helper()

@@ -19,14 +19,14 @@ func (f Facts) cilium() ConfigMap {
 
 // flag is a boolean of the ConfigMap, read as Cilium does (strconv.ParseBool),
 // and the quotation of it. absent is what Cilium takes it for if it is not set.
-// Where there is no ConfigMap there is no Cilium that could have it on.
+// Where no ConfigMap was found, nothing says that a Cilium has it on.
 func (c ConfigMap) flag(key string, absent Tristate) (Tristate, string) {
 	switch c.State {
 	case Read:
 	case Absent:
-		return No, "there is no ConfigMap cilium-config in the namespace " + quote(c.namespace())
+		return No, ""
 	case NotRead, Forbidden:
-		return Unknown, key + " is not known"
+		return Unknown, ""
 	}
 	value, ok := c.Data[key]
 	if !ok {
@@ -102,7 +102,7 @@ const (
 	metadataIPv4 = "169.254.169.254"
 )
 
-// masqueradesLinkLocal tells whether the ConfigMap ip-masq-agent lets requests to
+// masqueradesLinkLocal reports whether the ConfigMap ip-masq-agent lets requests to
 // the metadata server be masqueraded, and quotes what decides. It is read by two
 // programs with the same rules: the ip-masq-agent that writes iptables rules, and
 // Cilium if enable-ip-masq-agent is on. Without content 169.254.0.0/16 is not
@@ -110,34 +110,20 @@ const (
 // nonMasqueradeCIDRs has the address (kubernetes-sigs/ip-masq-agent, README;
 // cilium pkg/ipmasq). What cannot be read by us is not read by them either: they
 // go on with what they had.
-func (f Facts) masqueradesLinkLocal() (Tristate, string) {
-	c := f.IPMasqAgent
-	switch c.State {
-	case Read:
-	case Absent:
-		return No, "there is no ConfigMap ip-masq-agent in the namespace " + quote(c.namespace())
-	case NotRead, Forbidden:
-		return Unknown, ""
-	}
-	text := c.Data["config"]
-	if strings.TrimSpace(text) == "" {
-		return No, "the ConfigMap ip-masq-agent has no configuration"
-	}
+func (f Facts) masqueradesLinkLocal() (bool, string) {
+	text := f.IPMasqAgent.Data["config"]
 	var parsed struct {
 		NonMasqueradeCIDRs []netip.Prefix `json:"nonMasqueradeCIDRs"`
 		MasqLinkLocal      bool           `json:"masqLinkLocal"`
 	}
-	if len(text) > maxIPMasq || yaml.Unmarshal([]byte(text), &parsed) != nil {
-		return Unknown, ""
-	}
-	if !parsed.MasqLinkLocal {
-		return No, "masqLinkLocal is not true in the ConfigMap ip-masq-agent"
+	if len(text) > maxIPMasq || yaml.Unmarshal([]byte(text), &parsed) != nil || !parsed.MasqLinkLocal {
+		return false, ""
 	}
 	for _, p := range parsed.NonMasqueradeCIDRs {
 		if p.Masked().Contains(netip.MustParseAddr(metadataIPv4)) {
-			return No, "nonMasqueradeCIDRs has " + quote(p.String()) + " in the ConfigMap ip-masq-agent"
+			return false, ""
 		}
 	}
-	return Yes, "masqLinkLocal is true in the ConfigMap ip-masq-agent, " +
+	return true, "masqLinkLocal is true in the ConfigMap ip-masq-agent, " +
 		"and no CIDR of nonMasqueradeCIDRs has " + metadataIPv4
 }

@@ -60,14 +60,6 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 			[]string{"GKE's metadata server answers", `enable-bpf-masquerade is "true"`, "restart"},
 		},
 		{
-			"kube-proxy", facts(fallback(vm), known, kubeProxy),
-			diagnose.CiliumBPFHostRouting, []string{`kube-proxy-replacement is "false"`},
-		},
-		{
-			"no Cilium", facts(fallback(vm), known, ciliumIs(diagnose.Absent)),
-			diagnose.LocalRedirectDormant, []string{`no ConfigMap cilium-config in the namespace "kube-system"`},
-		},
-		{
 			"a policy",
 			facts(
 				fallback(vm), known, redirect, noServer, func(f *diagnose.Facts) { f.HostNetwork = diagnose.Unknown },
@@ -90,11 +82,6 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 			"masqLinkLocal of Cilium", facts(fallback(gke), ownMasq, ipMasq(linkLocal)),
 			diagnose.CiliumBPFMasqueradeLinkLocal,
 			[]string{"masqLinkLocal is true", `enable-ip-masq-agent is "true"`, "never measured"},
-		},
-		{
-			"the CIDR that excludes it",
-			facts(fallback(gke), ipMasq("masqLinkLocal: true\nnonMasqueradeCIDRs: [0.0.0.0/0]")),
-			diagnose.IPMasqAgentLinkLocal, []string{`"0.0.0.0/0"`},
 		},
 		{
 			"both expectations",
