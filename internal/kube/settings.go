@@ -15,10 +15,16 @@ const anetd = "/apis/apps/v1/namespaces/kube-system/daemonsets/anetd"
 // allowed, not there, or not answered is a fact as well, and no error. Nothing that
 // was read before is taken for it: it would rule out what is the cause now.
 func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace string) diagnose.Settings {
-	s := diagnose.Settings{
-		Cilium:      c.configMap(ctx, "cilium-config", ciliumNamespace),
-		IPMasqAgent: c.configMap(ctx, "ip-masq-agent", ciliumNamespace, "kube-system"),
+	var s diagnose.Settings
+	// First, in case that the time is up before the end: without one of the others a
+	// cause is less certain, and without these it has no name.
+	if self.Namespace != "" && self.ServiceAccount != "" {
+		if account, err := c.serviceAccount(ctx, self.Namespace, self.ServiceAccount); err == nil {
+			s.Annotations = account.Annotations
+		}
 	}
+	s.Cilium = c.configMap(ctx, "cilium-config", ciliumNamespace)
+	s.IPMasqAgent = c.configMap(ctx, "ip-masq-agent", ciliumNamespace, "kube-system")
 	_, err := c.metadata(ctx, DaemonSets, anetd)
 	switch reasonOf(err) {
 	case "":
@@ -30,11 +36,6 @@ func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace
 	if self.Node != "" {
 		if node, err := c.metadata(ctx, Nodes, "/api/v1/nodes/"+self.Node); err == nil {
 			s.NodeLabels = node.Labels
-		}
-	}
-	if self.Namespace != "" && self.ServiceAccount != "" {
-		if account, err := c.serviceAccount(ctx, self.Namespace, self.ServiceAccount); err == nil {
-			s.Annotations = account.Annotations
 		}
 	}
 	return s
