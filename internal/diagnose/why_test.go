@@ -40,11 +40,13 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 		},
 		{
 			"a repair that has not been put into effect", facts(fallback(vm), known, legacy),
-			diagnose.CiliumBPFHostRouting, []string{`enable-host-legacy-routing is "true"`, "only when they start"},
+			diagnose.CiliumBPFHostRouting,
+			[]string{`enable-host-legacy-routing is "true"`, "only when they start"},
 		},
 		{
 			"another repair", facts(fallback(vm), known, iptables),
-			diagnose.CiliumBPFHostRouting, []string{`enable-bpf-masquerade is "false"`, "only when they start"},
+			diagnose.CiliumBPFHostRouting,
+			[]string{`enable-bpf-masquerade is "false"`, "only when they start"},
 		},
 		{
 			"what is not known for sure",
@@ -52,7 +54,8 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 				fallback(vm), known,
 				cilium(bpfMasquerade, "true", kubeProxyReplacement, "true", ipv4Masquerade, "false"),
 			),
-			diagnose.CiliumBPFHostRouting, []string{`enable-ipv4-masquerade is "false"`},
+			diagnose.CiliumBPFHostRouting,
+			[]string{`enable-ipv4-masquerade is "false"`},
 		},
 		{
 			"what will come in spite of GKE's answer", facts(fallback(gke), known, bypass),
@@ -64,19 +67,23 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 			facts(
 				fallback(vm), known, redirect, noServer, func(f *diagnose.Facts) { f.HostNetwork = diagnose.Unknown },
 			),
-			diagnose.LocalRedirectDormant, []string{`enable-local-redirect-policy is "true"`},
+			diagnose.LocalRedirectDormant,
+			[]string{`enable-local-redirect-policy is "true"`},
 		},
 		{
 			"a label", facts(fallback(vm), podNetwork, labels(diagnose.LabelMetadataServer, "false")),
-			diagnose.NodePoolGCEMetadata, []string{diagnose.LabelMetadataServer, `"false"`},
+			diagnose.NodePoolGCEMetadata,
+			[]string{diagnose.LabelMetadataServer, `"false"`},
 		},
 		{
 			"no label", facts(fallback(vm), podNetwork, noServer),
-			diagnose.NodePoolGCEMetadata, []string{"lacks the label " + diagnose.LabelMetadataServer + "=true"},
+			diagnose.NodePoolGCEMetadata,
+			[]string{"lacks the label " + diagnose.LabelMetadataServer + "=true"},
 		},
 		{
 			"masqLinkLocal", facts(fallback(gke), ipMasq(linkLocal)),
-			diagnose.IPMasqAgentLinkLocal, []string{"masqLinkLocal is true", "169.254.169.254"},
+			diagnose.IPMasqAgentLinkLocal,
+			[]string{"masqLinkLocal is true", "169.254.169.254"},
 		},
 		{
 			"masqLinkLocal of Cilium", facts(fallback(gke), ownMasq, ipMasq(linkLocal)),
@@ -89,34 +96,41 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 				configured(app), verdict(identity.Mismatch, other, gke),
 				annotations(identity.AnnotationServiceAccount, string(other)),
 			),
-			diagnose.ExpectationOutdated, []string{string(app), string(other)},
+			diagnose.ExpectationOutdated,
+			[]string{string(app), string(other)},
 		},
 		{
 			"what was expected before", facts(verdict(identity.Mismatch, other, gke), replaced(annotated(other))),
-			diagnose.AnnotationChanged, []string{string(app), string(other)},
+			diagnose.AnnotationChanged,
+			[]string{string(app), string(other)},
 		},
 		{
 			"the status", facts(failed(gke, nil, failure(identity.ServerError, 504), nil)),
-			diagnose.STSBlocked, []string{"504"},
+			diagnose.STSBlocked,
+			[]string{"504"},
 		},
 		{
 			"the policy that leads past the server",
 			facts(failed(unknown, failure(identity.Unreachable, 0), nil, nil), func(f *diagnose.Facts) {
 				f.Observation.Token.Origin, f.Observation.Server.Origin = identity.NeverAsked, identity.NeverAsked
 			}, redirect),
-			diagnose.MetadataServerDown, []string{`enable-local-redirect-policy is "true"`, `"detail"`},
+			diagnose.MetadataServerDown,
+			[]string{`enable-local-redirect-policy is "true"`, `"detail"`},
 		},
 		{
 			"the host that is probed", facts(fallback(vm), probes("127.0.0.1:10980")),
-			diagnose.EnvironmentOverride, []string{`"127.0.0.1:10980"`, "169.254.169.254"},
+			diagnose.EnvironmentOverride,
+			[]string{`"127.0.0.1:10980"`, "169.254.169.254"},
 		},
 		{
 			"two servers", facts(verdict(identity.Match, pool, vm)),
-			diagnose.NodeIdentityExpected, []string{"and GKE's another"},
+			diagnose.NodeIdentityExpected,
+			[]string{"and GKE's another"},
 		},
 		{
 			"the variables that are ignored", facts(fallback(vm), variables("GCE_METADATA_HOST", "HTTP_PROXY")),
-			diagnose.EnvironmentOverride, []string{"GCE_METADATA_HOST, HTTP_PROXY"},
+			diagnose.EnvironmentOverride,
+			[]string{"GCE_METADATA_HOST, HTTP_PROXY"},
 		},
 	}
 	for _, tt := range tests {
@@ -167,17 +181,23 @@ func TestRemedies(t *testing.T) {
 		},
 		{
 			"the settings are right, and not in effect", facts(fallback(vm), known, legacy),
-			diagnose.CiliumBPFHostRouting, []string{read, "rollout restart daemonset/cilium"}, []string{patch},
+			diagnose.CiliumBPFHostRouting,
+			[]string{read, "rollout restart daemonset/cilium"},
+			[]string{patch},
 		},
 		{
 			"Cilium would not start without eBPF",
 			facts(fallback(vm), known, cilium(bpfMasquerade, "true", kubeProxyReplacement, "true", ownAgent, "true")),
-			diagnose.CiliumBPFHostRouting, []string{patch, helm, unstartable}, []string{", or " + helm},
+			diagnose.CiliumBPFHostRouting,
+			[]string{patch, helm, unstartable},
+			[]string{", or " + helm},
 		},
 		{
 			"Cilium is elsewhere",
 			facts(fallback(vm), bypass, func(f *diagnose.Facts) { f.Cilium.Namespace = "cilium" }),
-			diagnose.CiliumBPFHostRouting, []string{"kubectl -n cilium patch"}, []string{"kube-system"},
+			diagnose.CiliumBPFHostRouting,
+			[]string{"kubectl -n cilium patch"},
+			[]string{"kube-system"},
 		},
 		{
 			"a binding", facts(refused(identity.Denied, 403), ours),
@@ -204,35 +224,51 @@ func TestRemedies(t *testing.T) {
 		},
 		{
 			"a policy, where the dataplane is not known", facts(timeouts),
-			diagnose.NetworkPolicy, []string{"169.254.169.254/32 port 80", "169.254.169.252/32 port 988"}, nil,
+			diagnose.NetworkPolicy,
+			[]string{"169.254.169.254/32 port 80", "169.254.169.252/32 port 988"},
+			nil,
 		},
 		{
 			"a policy of Cilium", facts(timeouts, legacy),
-			diagnose.NetworkPolicy, []string{"169.254.169.254/32 port 80", "toCIDR"}, []string{"169.254.169.252"},
+			diagnose.NetworkPolicy,
+			[]string{"169.254.169.254/32 port 80", "toCIDR"},
+			[]string{"169.254.169.252"},
 		},
 		{
 			"a policy of Dataplane V2", facts(timeouts, v2),
-			diagnose.NetworkPolicy, []string{"169.254.169.254/32 port 80", "toCIDR"}, []string{"169.254.169.252"},
+			diagnose.NetworkPolicy,
+			[]string{"169.254.169.254/32 port 80", "toCIDR"},
+			[]string{"169.254.169.252"},
 		},
 		{
 			"a policy without Cilium", facts(timeouts, v1, ciliumIs(diagnose.Absent)),
-			diagnose.NetworkPolicy, []string{"169.254.169.252/32 port 988"}, []string{"169.254.169.254/32"},
+			diagnose.NetworkPolicy,
+			[]string{"169.254.169.252/32 port 988"},
+			[]string{"169.254.169.254/32"},
 		},
 		{
 			"a server that is down", facts(timeouts, legacy),
-			diagnose.MetadataServerDown, []string{"delete"}, []string{"ciliumlocalredirectpolicies"},
+			diagnose.MetadataServerDown,
+			[]string{"delete"},
+			[]string{"ciliumlocalredirectpolicies"},
 		},
 		{
 			"a policy may lead past it", facts(timeouts, redirect),
-			diagnose.MetadataServerDown, []string{"ciliumlocalredirectpolicies"}, nil,
+			diagnose.MetadataServerDown,
+			[]string{"ciliumlocalredirectpolicies"},
+			nil,
 		},
 		{
 			"a test server", facts(match(gke), probes("127.0.0.1"), ours),
-			diagnose.EnvironmentOverride, []string{"WI_METADATA_HOST-"}, nil,
+			diagnose.EnvironmentOverride,
+			[]string{"WI_METADATA_HOST-"},
+			nil,
 		},
 		{
 			"a variable of others", facts(match(gke), variables("HTTP_PROXY"), ours),
-			diagnose.EnvironmentOverride, []string{"kubectl -n wi get pod agent-x"}, []string{"WI_METADATA_HOST"},
+			diagnose.EnvironmentOverride,
+			[]string{"kubectl -n wi get pod agent-x"},
+			[]string{"WI_METADATA_HOST"},
 		},
 	}
 	for _, tt := range tests {
