@@ -34,7 +34,10 @@ type rawServer struct {
 	closed      chan struct{}
 	accepting   sync.WaitGroup
 	connections sync.WaitGroup
-	open        sync.Map
+	ended       chan struct{} // sent to when one has
+
+	mu   sync.Mutex
+	open map[net.Conn]bool
 }
 
 // serveRaw serves the answers until the test ends.
@@ -44,18 +47,19 @@ func serveRaw(t testing.TB, answers map[string]answer, atAccept answer) *rawServ
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &rawServer{listener: l, answers: answers, atAccept: atAccept, reached: make(chan struct{}, 100), closed: make(chan struct{})}
+	s := &rawServer{listener: l, answers: answers, atAccept: atAccept, reached: make(chan struct{}, 100), closed: make(chan struct{}), ended: make(chan struct{}, 1), open: map[net.Conn]bool{}}
 	s.accepting.Go(func() {
 		for {
 			c, err := l.Accept()
 			if err != nil {
 				return
 			}
-			s.open.Store(c, nil)
+			s.mu.Lock()
+			s.open[c] = true
+			s.mu.Unlock()
 			s.connections.Go(func() {
-				defer c.Close()
 				s.serve(&conn{c.(*net.TCPConn), s.closed})
-				s.open.Delete(c)
+				s.end(c)
 			})
 		}
 	})
@@ -63,7 +67,11 @@ func serveRaw(t testing.TB, answers map[string]answer, atAccept answer) *rawServ
 		close(s.closed)
 		l.Close()
 		s.accepting.Wait()
-		s.open.Range(func(c, _ any) bool { c.(net.Conn).Close(); return true })
+		s.mu.Lock()
+		for c := range s.open {
+			c.Close()
+		}
+		s.mu.Unlock()
 		s.connections.Wait()
 	})
 	return s
@@ -90,18 +98,31 @@ func (s *rawServer) serve(c *conn) {
 	right(endpoint)(c)
 }
 
+func (s *rawServer) end(c net.Conn) {
+	c.Close()
+	s.mu.Lock()
+	delete(s.open, c)
+	s.mu.Unlock()
+	select {
+	case s.ended <- struct{}{}:
+	default:
+	}
+}
+
 // isLeft reports whether the peer has closed all its connections, after a while.
 func (s *rawServer) isLeft() bool {
-	done := make(chan struct{})
-	go func() {
-		s.connections.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return true
-	case <-time.After(5 * time.Second):
-		return false
+	for timeout := time.After(5 * time.Second); ; {
+		s.mu.Lock()
+		open := len(s.open)
+		s.mu.Unlock()
+		if open == 0 {
+			return true
+		}
+		select {
+		case <-s.ended:
+		case <-timeout:
+			return false
+		}
 	}
 }
 
@@ -146,9 +167,10 @@ func reset(s string) answer {
 
 // endless writes the first bytes, and the others again and again.
 func endless(first, again string) answer {
+	again = strings.Repeat(again, 1+(32<<10)/len(again))
 	return func(c *conn) {
 		_, err := io.WriteString(c, first)
-		for again = strings.Repeat(again, 1+(32<<10)/len(again)); err == nil; {
+		for err == nil {
 			_, err = io.WriteString(c, again)
 		}
 	}
