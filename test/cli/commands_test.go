@@ -24,25 +24,25 @@ import (
 // commands are those that scripts have besides the ones of testscript, see the
 // documentation of the package.
 var commands = map[string]func(*testscript.TestScript, bool, []string){
-	"simulator":     command(1, simulatorCommand),
-	"agent":         command(1, agentCommand),
-	"logs":          command(1, logsCommand),
-	"signal":        command(2, signalCommand),
-	"insist":        command(2, insistCommand),
-	"ended":         command(2, endedCommand),
-	"exitcode":      command(2, exitcodeCommand),
-	"stopping":      command(1, stoppingCommand),
-	"get":           command(1, requestCommand(http.MethodGet)),
-	"put":           command(1, requestCommand(http.MethodPut)),
-	"wait-for":      command(2, waitForCommand),
-	"emails":        command(1, emailsCommand),
-	"slow-scrape":   command(1, slowScrapeCommand),
-	"finish-scrape": command(0, finishScrapeCommand),
-	"kubernetes":    command(0, kubernetesCommand),
-	"annotate":      command(0, annotateCommand),
-	"api-server":    command(1, apiServerCommand),
-	"certificate":   command(0, certificateCommand),
-	"tokenless":     command(1, tokenlessCommand),
+	"simulator":   command(1, simulatorCommand),
+	"agent":       command(1, agentCommand),
+	"logs":        command(1, logsCommand),
+	"signal":      command(2, signalCommand),
+	"insist":      command(2, insistCommand),
+	"ended":       command(2, endedCommand),
+	"exitcode":    command(2, exitcodeCommand),
+	"stopping":    command(1, stoppingCommand),
+	"get":         command(1, requestCommand(http.MethodGet)),
+	"put":         command(1, requestCommand(http.MethodPut)),
+	"wait-for":    command(2, waitForCommand),
+	"emails":      command(1, emailsCommand),
+	"slow-read":   command(1, slowReadCommand),
+	"finish-read": command(0, finishReadCommand),
+	"kubernetes":  command(0, kubernetesCommand),
+	"annotate":    command(0, annotateCommand),
+	"api-server":  command(1, apiServerCommand),
+	"certificate": command(0, certificateCommand),
+	"tokenless":   command(1, tokenlessCommand),
 }
 
 // command is what testscript wants of a function that needs so many arguments.
@@ -236,7 +236,7 @@ func waitForCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	return nil
 }
 
-// emailsCommand makes a setting so long that the metric with it does not fit into
+// emailsCommand makes a setting so long that the status with it does not fit into
 // the buffers of a connection.
 func emailsCommand(ts *testscript.TestScript, _ *scene, args []string) error {
 	ts.Setenv(args[0], strings.Repeat(","+app, 2500)[1:])

@@ -35,9 +35,9 @@
 //	wait-for URL REGEXP [DURATION]
 //	    gets the URL again and again until its body matches, for a minute at most.
 //	emails NAME
-//	    sets $NAME to a list of 100 kB, so that the metrics are as large, too.
-//	slow-scrape NAME, finish-scrape
-//	    ask the agent for its metrics and read the beginning of the answer, and the rest.
+//	    sets $NAME to a list of 100 kB, so that the settings in the status are as large, too.
+//	slow-read NAME, finish-read
+//	    ask the agent for its status and read the beginning of the answer, and the rest.
 //	kubernetes
 //	    starts an API server with the ServiceAccount demo/app, and gives every agent
 //	    that is started afterwards the mounted credentials for it.

@@ -71,10 +71,10 @@ func poll(url string, limit time.Duration, wanted func(body string) bool) (strin
 	return body, err
 }
 
-// slowScrapeCommand asks for the metrics and reads no more than the beginning of
-// the answer. The server cannot send the rest if that is large: the buffers of
+// slowReadCommand asks for the status and reads no more than the beginning of the
+// answer, which has all settings. The server cannot send the rest if that is large: the buffers of
 // the kernel are kept small, on both sides by the small segments.
-func slowScrapeCommand(ts *testscript.TestScript, s *scene, args []string) error {
+func slowReadCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	address := ts.Getenv(args[0])
 	small := func(_, _ string, c syscall.RawConn) error {
 		var err error
@@ -88,16 +88,16 @@ func slowScrapeCommand(ts *testscript.TestScript, s *scene, args []string) error
 	if err != nil {
 		return err
 	}
-	s.scrape, s.answer = connection, bufio.NewReaderSize(connection, 64)
-	if _, err := fmt.Fprintf(connection, "GET /metrics HTTP/1.1\r\nHost: %s\r\n\r\n", address); err != nil {
+	s.slow, s.answer = connection, bufio.NewReaderSize(connection, 64)
+	if _, err := fmt.Fprintf(connection, "GET /status.json HTTP/1.1\r\nHost: %s\r\n\r\n", address); err != nil {
 		return err
 	}
 	_, err = s.answer.Peek(64)
 	return errors.Join(err, connection.SetDeadline(time.Now().Add(patience)))
 }
 
-// finishScrapeCommand reads the rest of the answer.
-func finishScrapeCommand(ts *testscript.TestScript, s *scene, _ []string) error {
+// finishReadCommand reads the rest of the answer.
+func finishReadCommand(ts *testscript.TestScript, s *scene, _ []string) error {
 	response, err := http.ReadResponse(s.answer, nil)
 	if err != nil {
 		return err

@@ -24,8 +24,8 @@ type scene struct {
 	// environment is that of the agents to come.
 	environment []string
 	api         *kubetest.Server
-	// scrape is one that is not read to its end, and answer what it gets.
-	scrape net.Conn
+	// slow is a connection that is not read to its end, and answer what it gets.
+	slow   net.Conn
 	answer *bufio.Reader
 }
 
@@ -51,8 +51,8 @@ func (s *scene) end() {
 	if s.api != nil {
 		s.api.Close()
 	}
-	if s.scrape != nil {
-		s.scrape.Close()
+	if s.slow != nil {
+		s.slow.Close()
 	}
 }
 
