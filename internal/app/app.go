@@ -53,7 +53,7 @@ func New(o Options) (*App, error) {
 		o.Logger.Warn("Suspicious setting", "warning", w)
 	}
 	c := o.Config
-	a := &App{log: o.Logger, config: c, version: o.Build.Version, self: p.self}
+	a := &App{log: o.Logger, config: c, version: o.Build.Version, self: p.self()}
 	if p.client != nil && (c.Events || c.NodeCondition) {
 		a.reporter = kube.NewReporter(p.client, p.self, c.Events, c.NodeCondition, a.report, o.Logger)
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -309,5 +310,39 @@ func TestACheckWithoutKubernetesAsksTheMetadataServerAlone(t *testing.T) {
 	}
 	if asked := api.Requests(); len(asked) != 0 {
 		t.Errorf("%d requests to the API server, want none", len(asked))
+	}
+}
+
+// A projected volume may be filled after the start. The token also tells who the
+// process is.
+func TestATokenThatIsMountedLaterIsUsed(t *testing.T) {
+	s, api := node(t), cluster(t)
+	token := filepath.Join(api.Directory, "token")
+	content, err := os.ReadFile(token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(token, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, options(t, s, api.Environment()...))
+	p.log.until(t, "state=unknown_expectation")
+	if n := len(api.Requests()); n != 0 {
+		t.Errorf("%d requests without a token, want none", n)
+	}
+	if err := os.WriteFile(token, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.log.until(t, "state=match")
+	events := make(chan kubetest.Written, 100)
+	api.Tell(func(w kubetest.Written) { events <- w })
+	fault(t, s, "bypass")
+	select {
+	case e := <-events:
+		if about, _ := e.Object["involvedObject"].(map[string]any); about["name"] != kubetest.Node {
+			t.Errorf("an Event about %v, want %s", about, kubetest.Node)
+		}
+	case <-time.After(patience):
+		t.Errorf("no Event in %s", patience)
 	}
 }

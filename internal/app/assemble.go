@@ -19,7 +19,7 @@ import (
 type parts struct {
 	agent    agent.Options
 	counters *exporter.Counters
-	self     kube.Self
+	self     func() kube.Self
 	client   *kube.Client // nil where there is no API server to ask
 	about    report.About
 }
@@ -27,8 +27,11 @@ type parts struct {
 func assemble(o Options) (parts, error) {
 	c := o.Config
 	userAgent := "workload-identity-exporter/" + o.Build.Version
-	mounted, tokenErr := kube.SelfFromToken(c.ServiceAccountDirectory)
-	self := kube.Self{Namespace: c.PodNamespace, ServiceAccount: c.ServiceAccount, Node: c.NodeName, Pod: c.PodName}.Or(mounted)
+	// A token that is not there at the start may be mounted later.
+	self := func() kube.Self {
+		mounted, _ := kube.SelfFromToken(c.ServiceAccountDirectory)
+		return kube.Self{Namespace: c.PodNamespace, ServiceAccount: c.ServiceAccount, Node: c.NodeName, Pod: c.PodName}.Or(mounted)
+	}
 	nodes, err := c.NodeAccounts()
 	if err != nil {
 		return parts{}, err
@@ -52,11 +55,11 @@ func assemble(o Options) (parts, error) {
 			ClusterSettings: clusterSettings(client, self, c.CiliumNamespace), Claims: prober.Claims,
 			Process: diagnose.Process{
 				HostNetwork: hostNetwork(c), Environment: environmentFacts(c, o.Environment),
-				Self: diagnose.Self{Namespace: self.Namespace, ServiceAccount: self.ServiceAccount, Node: self.Node, Pod: self.Pod, Project: self.Project},
+				Self: processFacts(self()),
 			},
 		},
 		counters: counters, self: self, client: client,
-		about: about(o, self, tokenErr),
+		about: about(o, self()),
 	}, nil
 }
 
@@ -70,7 +73,7 @@ func newClient(c config.Config, userAgent string, observe func(kube.Resource, ku
 
 // expecter is where the expected identity comes from: the configuration, or the
 // annotations of the Pod's own ServiceAccount.
-func expecter(c config.Config, self kube.Self, client *kube.Client, clientErr error) (func(context.Context) (identity.Reading, error), error) {
+func expecter(c config.Config, self func() kube.Self, client *kube.Client, clientErr error) (func(context.Context) (identity.Reading, error), error) {
 	configured, err := c.Expectation()
 	if err != nil || configured.Known() {
 		return func(context.Context) (identity.Reading, error) { return identity.Reading{Expectation: configured}, nil }, err
@@ -83,19 +86,28 @@ func expecter(c config.Config, self kube.Self, client *kube.Client, clientErr er
 	if clientErr != nil {
 		return fail(fmt.Errorf("%w: set WI_EXPECTED_EMAILS", clientErr))
 	}
-	if self.Namespace == "" || self.ServiceAccount == "" {
-		return fail(errors.New("the Pod's ServiceAccount is not known: set WI_POD_NAMESPACE and WI_SERVICE_ACCOUNT from the downward API, or WI_EXPECTED_EMAILS"))
-	}
-	return func(ctx context.Context) (identity.Reading, error) { return client.Expectation(ctx, self) }, nil
+	return func(ctx context.Context) (identity.Reading, error) {
+		now := self()
+		if now.Namespace == "" || now.ServiceAccount == "" {
+			return identity.Reading{}, errors.New("the Pod's ServiceAccount is not known: set WI_POD_NAMESPACE and WI_SERVICE_ACCOUNT from the downward API, or WI_EXPECTED_EMAILS")
+		}
+		return client.Expectation(ctx, now)
+	}, nil
 }
 
 // clusterSettings reads the settings of the cluster that may explain a verdict, if
 // there is an API server to ask.
-func clusterSettings(client *kube.Client, self kube.Self, ciliumNamespace string) func(context.Context) diagnose.Settings {
+func clusterSettings(client *kube.Client, self func() kube.Self, ciliumNamespace string) func(context.Context) diagnose.Settings {
 	if client == nil {
 		return nil
 	}
-	return func(ctx context.Context) diagnose.Settings { return client.ClusterSettings(ctx, self, ciliumNamespace) }
+	return func(ctx context.Context) diagnose.Settings {
+		return client.ClusterSettings(ctx, self(), ciliumNamespace)
+	}
+}
+
+func processFacts(self kube.Self) diagnose.Self {
+	return diagnose.Self{Namespace: self.Namespace, ServiceAccount: self.ServiceAccount, Node: self.Node, Pod: self.Pod, Project: self.Project}
 }
 
 // hostNetwork tells by the two addresses whether the Pod is in the node's network.
@@ -110,13 +122,13 @@ func hostNetwork(c config.Config) diagnose.Tristate {
 }
 
 // about has the configuration in effect. None of it is secret.
-func about(o Options, self kube.Self, tokenErr error) report.About {
+func about(o Options, self kube.Self) report.About {
 	a := report.About{
 		Version: o.Build.Version, Node: self.Node, Pod: self.Pod, Namespace: self.Namespace, ServiceAccount: self.ServiceAccount,
 		MetadataHost: o.Config.MetadataHost,
 	}
-	if tokenErr != nil {
-		a.Warnings = append(a.Warnings, tokenErr.Error())
+	if _, err := kube.SelfFromToken(o.Config.ServiceAccountDirectory); err != nil {
+		a.Warnings = append(a.Warnings, err.Error())
 	}
 	a.Warnings = append(a.Warnings, environmentWarnings(o.Config, o.Environment)...)
 	for _, v := range o.Config.Values() {

@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -74,6 +75,8 @@ func (o object) changed() time.Time {
 // hint is what to do about a failure that does not pass by itself.
 func hint(err error, namespace, name string) string {
 	switch {
+	case errors.Is(err, ErrNotInCluster):
+		return "mount the token of the ServiceAccount, or set WI_EXPECTED_EMAILS: "
 	case apierrors.IsUnauthorized(err):
 		return "the API server refuses the token of this Pod, start the Pod again if its ServiceAccount was deleted meanwhile: "
 	case apierrors.IsForbidden(err):

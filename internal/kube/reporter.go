@@ -3,6 +3,7 @@ package kube
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"math/rand/v2"
 	"net/http"
@@ -52,13 +53,14 @@ type Report struct {
 // written, and the newest one is written when it answers again. Nothing waits for it.
 type Reporter struct {
 	client    *Client
-	self      Self
+	whoami    func() Self
 	events    bool
 	condition bool
 	current   func() Report
 	log       *slog.Logger
 
 	wake   chan struct{}
+	self   Self                // as it is known now
 	last   identity.State      // the one that was looked at last
 	failed map[Resource]Reason // what was logged last
 
@@ -101,10 +103,11 @@ type series struct {
 	count int
 }
 
-// NewReporter returns a reporter that writes what is wanted of the current state. It must Run.
-func NewReporter(c *Client, self Self, events, condition bool, current func() Report, log *slog.Logger) *Reporter {
+// NewReporter returns a reporter that writes what is wanted of the current state. It must
+// Run. whoami is asked each time, since the token that tells may come later.
+func NewReporter(c *Client, whoami func() Self, events, condition bool, current func() Report, log *slog.Logger) *Reporter {
 	return &Reporter{
-		client: c, self: self, events: events, condition: condition && self.Node != "", current: current, log: log,
+		client: c, whoami: whoami, events: events, condition: condition, current: current, log: log,
 		wake: make(chan struct{}, 1), limit: rate.NewLimiter(rate.Every(eventsEach), eventsBurst),
 		written: map[identity.State]time.Time{}, series: map[string]*series{}, failed: map[Resource]Reason{},
 	}
@@ -138,6 +141,7 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 	if r.State == identity.Starting {
 		return
 	}
+	p.self = p.whoami()
 	changed := r.State != p.last
 	if changed {
 		p.changes(r.State)
@@ -146,7 +150,7 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 	if p.events && (p.news || bad) && p.event.due() && p.limit.Allow() {
 		p.writeEvents(ctx, r)
 	}
-	if p.condition && (changed || p.heartbeat.due()) {
+	if p.condition && p.self.Node != "" && (changed || p.heartbeat.due()) {
 		ok, wait := p.writeCondition(ctx, r), heartbeatInterval
 		if ok && r.State == identity.Stale {
 			wait = never // a loop that hangs has no heartbeat
@@ -251,7 +255,7 @@ func (p *Reporter) writeCondition(ctx context.Context, r Report) bool {
 func (p *Reporter) write(ctx context.Context, method string, of Resource, path, contentType string, body any) bool {
 	err := p.send(ctx, method, of, path, contentType, body)
 	reason := reasonOf(err)
-	if err != nil && p.failed[of] != reason && ctx.Err() == nil {
+	if err != nil && p.failed[of] != reason && ctx.Err() == nil && !errors.Is(err, ErrNotInCluster) {
 		p.log.Warn("Failed to write the state to Kubernetes", "resource", of, "reason", reason, "error", err.Error())
 	}
 	p.failed[of] = reason

@@ -62,7 +62,7 @@ func tell(t *testing.T, events, condition bool) *story {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Reporter = kube.NewReporter(client, self, events, condition, func() kube.Report {
+	s.Reporter = kube.NewReporter(client, func() kube.Self { return self }, events, condition, func() kube.Report {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		return s.current
@@ -291,7 +291,7 @@ func TestWhatMayNotBeWrittenIsSaidOnce(t *testing.T) {
 
 // The loop must not wait for the API server.
 func TestWakingNeverBlocks(t *testing.T) {
-	p := kube.NewReporter(nil, kube.Self{}, true, true, nil, slog.New(slog.DiscardHandler)) // nobody runs it
+	p := kube.NewReporter(nil, nil, true, true, nil, slog.New(slog.DiscardHandler)) // nobody runs it
 	for range 100 {
 		p.Wake()
 	}

@@ -112,7 +112,7 @@ func (n *node) assemble(t *testing.T, adjust func(*agent.Options)) *kube.Reporte
 	}
 	log := slog.New(slog.NewJSONHandler(n.logs, nil))
 	prober := metadata.New(n.servers.MetadataAddr().String(), timeout, "contract")
-	reporter := kube.NewReporter(reader, self, true, false, func() kube.Report {
+	reporter := kube.NewReporter(reader, func() kube.Self { return self }, true, false, func() kube.Report {
 		r := report.New(n.Snapshot(), report.About{})
 		return kube.Report{State: r.State, Message: r.Summary()}
 	}, log)
