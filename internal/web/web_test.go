@@ -40,8 +40,8 @@ type always identity.Observation
 
 func (a always) Probe(context.Context, bool) identity.Observation { return identity.Observation(a) }
 
-func from(s identity.Server, id identity.Identity, banner string) identity.Observation {
-	asked := identity.Request{Origin: identity.Asked, Took: 5 * time.Millisecond, ServerHeader: banner}
+func from(s identity.Server, id identity.Identity, serverHeader string) identity.Observation {
+	asked := identity.Request{Origin: identity.Asked, Took: 5 * time.Millisecond, ServerHeader: serverHeader}
 	return identity.Observation{
 		Email:  identity.Email{Request: asked, Identity: id},
 		Token:  identity.Token{Request: asked, Type: "Bearer", Lifetime: time.Hour},

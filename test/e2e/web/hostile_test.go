@@ -28,7 +28,7 @@ func TestWhatOthersSayIsText(t *testing.T) {
 	n.api.Annotate(map[string]string{identity.AnnotationServiceAccount: script})
 	for name, body := range map[string]string{"a script as email": script, "an email": "app@demo-project.iam.gserviceaccount.com"} {
 		t.Run(name, func(t *testing.T) {
-			metadata := httptest.NewServer(impostor{banner: script, body: body})
+			metadata := httptest.NewServer(impostor{serverHeader: script, body: body})
 			t.Cleanup(metadata.Close)
 			a := start(t, n.api, "127.0.0.1", "WI_METADATA_HOST="+metadata.Listener.Addr().String(), "WI_NODE_NAME="+script, "WI_STARTUP_GRACE=0s")
 			state := identity.UnknownExpectation

@@ -124,10 +124,10 @@ func (n *node) fault(t *testing.T, name string) {
 }
 
 // impostor is a metadata server that is not one.
-type impostor struct{ banner, body string }
+type impostor struct{ serverHeader, body string }
 
 func (i impostor) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Metadata-Flavor", "Google")
-	w.Header().Set("Server", i.banner)
+	w.Header().Set("Server", i.serverHeader)
 	_, _ = w.Write([]byte(i.body))
 }
