@@ -106,8 +106,9 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 	// What was not read, or is Google's, is no evidence.
 	if f.Cilium.State != diagnose.Read || f.DataplaneV2 == diagnose.Yes {
 		for _, c := range causes(slices.Concat(d.Suspects, d.Risks)) {
-			switch c {
-			case diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant, diagnose.CiliumBPFMasqueradeLinkLocal:
+			if slices.Contains([]diagnose.Cause{
+				diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant, diagnose.CiliumBPFMasqueradeLinkLocal,
+			}, c) {
 				t.Errorf("%s without settings", c)
 			}
 		}

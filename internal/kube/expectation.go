@@ -46,7 +46,7 @@ func (c *Client) serviceAccount(ctx context.Context, namespace, name string) (ob
 // Management"). An annotation that was removed has no owner any more: then the last
 // change of the whole object counts, which is not before that.
 func (o object) changed() time.Time {
-	var owned, any time.Time
+	var owned, newest time.Time
 	for _, m := range o.ManagedFields {
 		if m.Subresource != "" {
 			continue
@@ -62,14 +62,14 @@ func (o object) changed() time.Time {
 				owned = m.Time
 			}
 		}
-		if m.Time.After(any) {
-			any = m.Time
+		if m.Time.After(newest) {
+			newest = m.Time
 		}
 	}
 	if o.Annotations[identity.AnnotationServiceAccount] != "" && !owned.IsZero() {
 		return owned
 	}
-	return any
+	return newest
 }
 
 // hint is what to do about a failure that does not pass by itself.

@@ -20,6 +20,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -202,7 +203,7 @@ func TestNoAnswerOfAnAPIServerHangsOrBloatsARead(t *testing.T) {
 		{"100 Continue for ever", thenForEver("", "HTTP/1.1 100 Continue\r\n\r\n", 0), kube.Unavailable},
 		{"JSON a million deep", body("200 OK", "application/json", deep), kube.Unavailable},
 		{"an error a million deep", body("500 No", "application/json", deep), kube.Unavailable},
-		{"64 MiB of zeros, compressed", says("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: " + fmt.Sprint(zeros.Len()) + "\r\n\r\n" + zeros.String()), kube.Unavailable},
+		{"64 MiB of zeros, compressed", says("HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: " + strconv.Itoa(zeros.Len()) + "\r\n\r\n" + zeros.String()), kube.Unavailable},
 		{"not JSON", body("200 OK", "application/json", "<html>"), kube.Unavailable},
 		{"JSON of something else", body("200 OK", "application/json", "[]"), kube.Unavailable},
 		{"no content", says("HTTP/1.1 204 No Content\r\n\r\n"), kube.Unavailable},

@@ -290,7 +290,7 @@ func TestWhatMayNotBeWrittenIsSaidOnce(t *testing.T) {
 }
 
 // The loop must not wait for the API server.
-func TestWakingNeverBlocks(t *testing.T) {
+func TestWakingNeverBlocks(*testing.T) {
 	p := kube.NewReporter(nil, nil, true, true, nil, slog.New(slog.DiscardHandler)) // nobody runs it
 	for range 100 {
 		p.Wake()

@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"path"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -140,7 +141,7 @@ var hostilities = []struct {
 
 	{"email: 500 whose body is a token (mixed up proxy)", map[string]func(int) reply{"email": inTurns(says("500 No", leak))}, []string{"unavailable"}},
 	{"machine-type: 400 whose body is a token; Server header is a token", map[string]func(int) reply{
-		"machine-type": inTurns(reply{text: "HTTP/1.1 400 No\r\nServer: " + leak + "\r\nContent-Length: " + fmt.Sprint(len(leak)) + "\r\n\r\n" + leak}),
+		"machine-type": inTurns(reply{text: "HTTP/1.1 400 No\r\nServer: " + leak + "\r\nContent-Length: " + strconv.Itoa(len(leak)) + "\r\n\r\n" + leak}),
 	}, []string{"match", "unavailable"}},
 	{"token: expires_in 9223372037 (Duration overflow)", map[string]func(int) reply{"token": inTurns(ok(`{"access_token":"x","token_type":"Bearer","expires_in":9223372037}`))}, []string{"match"}},
 	{"token: no expires_in", map[string]func(int) reply{"token": inTurns(ok(`{"access_token":"x","token_type":"Bearer"}`))}, []string{"match"}},
