@@ -225,10 +225,15 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 		o.Token = a.token.reused()
 	}
 	v := a.judge(o)
+	a.expectation.outdated = v.State == identity.Match && !a.expectation.now.Accepts(v.Identity)
 	if ctx.Err() == nil {
-		a.Recorder.Judged(v.State)
-		a.history.add(a.Wall(), o, v)
-		a.Logger.Debug("Probe finished", verdictAttributes(v)...)
+		counted := v
+		if problem := a.inGrace(); problem != "" && explainable(v) {
+			counted = unjudgeable(v, problem)
+		}
+		a.Recorder.Judged(counted.State)
+		a.history.add(a.Wall(), o, counted)
+		a.Logger.Debug("Probe finished", verdictAttributes(counted)...)
 	}
 	return o, v
 }

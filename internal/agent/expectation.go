@@ -32,20 +32,26 @@ type expectation struct {
 	changed time.Time            // when now replaced it, zero if that is not known
 
 	next     time.Time // when it is read again, if nothing is wrong
+	outdated bool      // the last identity was right only by the one before
 	good     time.Time // when it was read well last
 	tried    time.Time // when it was read last, well or not
 	failures int
 	early    *rate.Limiter
+	// graced limits the reads while a change is fresh, which must not use up those
+	// that an accusation needs when it is not any more.
+	graced *rate.Limiter
 }
 
 func newExpectation() expectation {
-	return expectation{early: rate.NewLimiter(rate.Every(earlyInterval), earlyBurst)}
+	limit := rate.Every(earlyInterval)
+	return expectation{early: rate.NewLimiter(limit, earlyBurst), graced: rate.NewLimiter(limit, earlyBurst)}
 }
 
 // due reports whether the expectation is to be read before the next probe. As
-// long as the agent accuses, it looks every minute whether it still should.
+// long as the agent accuses, it looks every minute whether it still should; and
+// as long as the identity is that of before a change, whether that was taken back.
 func (e *expectation) due(stated identity.State) bool {
-	return !time.Now().Before(e.next) || (stated.Accuses() && time.Since(e.tried) >= earlyInterval)
+	return !time.Now().Before(e.next) || (stated.Accuses() || e.outdated) && time.Since(e.tried) >= earlyInterval
 }
 
 // accepted is what is right at this moment: what was until the annotation was
@@ -58,21 +64,29 @@ func (e *expectation) accepted(grace time.Duration) identity.Expectation {
 	return now
 }
 
-// judge is the verdict on the observation at this moment. An identity that may be
-// what was expected until a moment ago is not accused.
+// judge is the verdict on the observation by what is expected now.
 func (a *Agent) judge(o identity.Observation) identity.Verdict {
-	e := &a.expectation
-	v := identity.Judge(e.accepted(a.AnnotationGrace), a.Nodes, o)
-	if since := time.Since(e.changed); explainable(v) && since < a.AnnotationGrace {
-		return unjudgeable(v, fmt.Sprintf("what is expected was changed %s ago, which the metadata server may not know yet", since.Round(time.Second)))
+	return identity.Judge(a.expectation.accepted(a.AnnotationGrace), a.Nodes, o)
+}
+
+// inGrace is why an identity that is not the expected one is not accused: the
+// metadata server may not know yet what is expected. Empty if it should.
+func (a *Agent) inGrace() (problem string) {
+	since := time.Since(a.expectation.changed)
+	if since >= a.AnnotationGrace {
+		return ""
 	}
-	return v
+	return fmt.Sprintf("what is expected was changed %s ago, which the metadata server may not know yet", since.Round(time.Second))
 }
 
 // readEarly reads the expectation because an accusation rests on it, if it may. It
-// returns why that is not fresh, empty if it is.
+// returns why nobody is to be accused by it, empty if it may be.
 func (a *Agent) readEarly(ctx context.Context) (problem string) {
-	if !a.expectation.early.Allow() {
+	problem = a.inGrace()
+	switch {
+	case problem != "" && !a.expectation.graced.Allow():
+		return problem
+	case problem == "" && !a.expectation.early.Allow():
 		return a.expectation.lastRead() + ", and is read again within a minute"
 	}
 	return a.readExpectation(ctx)
@@ -101,7 +115,7 @@ func (a *Agent) readExpectation(ctx context.Context) (problem string) {
 		return e.lastRead()
 	}
 	a.keepExpectation(now)
-	return ""
+	return a.inGrace()
 }
 
 // lastRead says when the expectation was read well last, and why not since.

@@ -257,3 +257,34 @@ func TestALoopThatWaitsForTheAPIServerIsNotStale(t *testing.T) {
 		}
 	})
 }
+
+// A ServiceAccount is made, and its annotation is changed a moment later; or it is
+// changed and changed back. What explains the new identity is read at once.
+func TestAChangeWithinTheGraceOfAnotherIsFoundAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.readsOf(annotated(app), 5*time.Second)
+		w.after(interval)
+		w.readsOf(annotated(other), 0)
+		w.answers(gke(other))
+		w.after(interval + time.Second)
+		w.wants(t, identity.Match)
+		if got := w.Snapshot().Expectation.String(); got != string(other) {
+			t.Errorf("expects %s, want %s", got, other)
+		}
+		w.readsOf(annotated(app), 0)
+		w.answers(gke(app)) // which is right as what was expected before
+		w.after(interval + time.Second)
+		w.wants(t, identity.Match)
+		w.after(time.Minute + interval)
+		if got := w.Snapshot().Expectation.String(); got != string(app) {
+			t.Errorf("a minute later expects %s, want %s", got, app)
+		}
+		if got := w.changes(); !slices.Equal(got, []identity.State{identity.Match}) {
+			t.Errorf("stated %v, want match alone", got)
+		}
+		if n := w.judged[identity.Mismatch]; n != 0 {
+			t.Errorf("%d verdicts were counted as a mismatch", n)
+		}
+	})
+}

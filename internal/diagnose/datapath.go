@@ -141,13 +141,15 @@ const vmIgnoresAddress = "The VM's metadata server answers, which gives the node
 // ciliumLinkLocal is a suspicion at most: whatever was set, GKE's server saw the
 // Pod's address if it was asked at all.
 func ciliumLinkLocal(f Facts) opinion {
-	linkLocal, quoted := f.masqueradesLinkLocal()
 	masquerade, q1 := f.cilium().flag("enable-bpf-masquerade", No)
 	agent, q2 := f.cilium().flag("enable-ip-masq-agent", No)
 	switch {
 	case f.onlyVMAnswers():
 		return rulesOut(vmIgnoresAddress)
-	case f.podUnrecognised() && linkLocal && masquerade == Yes && agent == Yes:
+	case !f.podUnrecognised() || masquerade != Yes || agent != Yes:
+		return opinion{}
+	}
+	if linkLocal, quoted := f.masqueradesLinkLocal(); linkLocal {
 		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s; %s and %s. Cilium "+
 			"was never measured to hide it, so look further if the remedy does not help.", quoted, q1, q2)
 	}
@@ -158,12 +160,14 @@ func ciliumLinkLocal(f Facts) opinion {
 // nat POSTROUTING, which packets to GKE's server on the node do not pass. Where Cilium
 // reads the ConfigMap, the ip-masq-agent does not run.
 func agentLinkLocal(f Facts) opinion {
-	linkLocal, quoted := f.masqueradesLinkLocal()
 	agent, _ := f.cilium().flag("enable-ip-masq-agent", No)
 	switch {
 	case f.onlyVMAnswers():
 		return rulesOut(vmIgnoresAddress)
-	case f.podUnrecognised() && linkLocal && agent != Yes:
+	case !f.podUnrecognised() || agent == Yes:
+		return opinion{}
+	}
+	if linkLocal, quoted := f.masqueradesLinkLocal(); linkLocal {
 		return suggests("GKE's metadata server does not recognise the Pod by its address, and %s. That is a known "+
 			"report; which path of the node it takes is not.", quoted)
 	}
@@ -185,8 +189,11 @@ func agentLinkLocalRisk(f Facts) opinion {
 }
 
 func linkLocalRisk(f Facts, obeyed bool) opinion {
+	if !obeyed {
+		return opinion{}
+	}
 	linkLocal, quoted := f.masqueradesLinkLocal()
-	if !linkLocal || !obeyed {
+	if !linkLocal {
 		return opinion{}
 	}
 	return suggests("Pods get the right identity now, but by the settings requests to the metadata server may leave "+
@@ -196,11 +203,10 @@ func linkLocalRisk(f Facts, obeyed bool) opinion {
 // sourceNAT: GKE's server tells Pods by their source address. It is left to the causes
 // that are told from settings, where one of them is suspected.
 func sourceNAT(f Facts) opinion {
-	explained := ciliumLinkLocal(f).confidence == Suggests || agentLinkLocal(f).confidence == Suggests
 	switch {
 	case f.onlyVMAnswers():
 		return rulesOut("The VM's metadata server answers, which gives the node's identity to every source address.")
-	case !f.podUnrecognised() || explained:
+	case !f.podUnrecognised() || ciliumLinkLocal(f).confidence == Suggests || agentLinkLocal(f).confidence == Suggests:
 	case f.in(identity.Unavailable):
 		return suggests("GKE's metadata server answers what it knows without a Pod, and fails when it is asked who " +
 			"the Pod is: something may hide the Pod's address from it.")

@@ -58,7 +58,11 @@ func tell(t *testing.T, events, condition bool) *story {
 		t.Fatal(err)
 	}
 	config := &rest.Config{Host: "https://127.0.0.1:1", WrapTransport: func(http.RoundTripper) http.RoundTripper { return s }}
-	client, err := kube.NewClient(config, "test/1", func(_ kube.Resource, r kube.Reason) { s.reasons = append(s.reasons, r) })
+	client, err := kube.NewClient(config, "test/1", func(_ kube.Resource, r kube.Reason) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.reasons = append(s.reasons, r)
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +115,11 @@ func (s *story) answers(status int) {
 	s.status = status
 }
 
+// after lets time pass. The lock tells the race detector that what the test has
+// read so far, it has read before.
 func (s *story) after(d time.Duration) {
+	s.mu.Lock()
+	s.mu.Unlock() //nolint:staticcheck // see above
 	time.Sleep(d) // time of the bubble
 	synctest.Wait()
 }

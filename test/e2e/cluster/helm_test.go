@@ -60,7 +60,7 @@ func TestHelmInstallsTestsUpgradesAndUninstalls(t *testing.T) {
 		t.Errorf("helm test says\n%s\nwant that it succeeded, and the verdict", said)
 	}
 	for _, n := range c.nodes { // wherever the test's Pod runs
-		c.plan(t, n, "bypass", 0, 75*time.Second, nil)
+		c.plan(t, n, "bypass", 0, 100*time.Second, nil) // longer than the test waits for a match, and this loop lasts
 		c.awaits(t, n, "node_fallback", time.Now())
 	}
 	out, err := exec.CommandContext(t.Context(), helm, "test", exporter, "--namespace", namespace, "--timeout", patience.String()).CombinedOutput()
