@@ -187,7 +187,7 @@ const (
 // last observation. After the end of the context both are void.
 func (a *Agent) observe(ctx context.Context) (identity.Observation, identity.Verdict) {
 	c := confirmation{
-		stated: a.stated(), confirmsFirst: a.confirmsFirst, explainable: a.expectation.now.Source != identity.SourceConfig,
+		stated: a.stated(), confirmsFirst: a.confirmsFirst, byAnnotation: a.expectation.now.Source != identity.SourceConfig,
 	}
 	c.probed(a.probe(ctx))
 	for ctx.Err() == nil {
@@ -225,11 +225,11 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 		o.Token = a.token.reused()
 	}
 	v := a.judge(o)
-	a.expectation.outdated = v.State == identity.Match && !a.expectation.now.Accepts(v.Identity)
+	a.expectation.rightByPrevious = v.State == identity.Match && !a.expectation.now.Accepts(v.Identity)
 	if ctx.Err() == nil {
 		counted := v
-		if problem := a.inGrace(); problem != "" && explainable(v) {
-			counted = unjudgeable(v, problem)
+		if !v.Same(a.stated()) {
+			counted = a.inGrace().verdict(v)
 		}
 		a.Recorder.Judged(counted.State)
 		a.history.add(a.Wall(), o, counted)

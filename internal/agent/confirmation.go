@@ -30,13 +30,12 @@ type confirmation struct {
 	stated identity.Verdict
 	// confirmsFirst: the first match after the start is confirmed as well.
 	confirmsFirst bool
-	// explainable: a changed annotation may explain a mismatch.
-	explainable bool
+	// byAnnotation: what is expected comes from an annotation, which may be changed.
+	byAnnotation bool
 
-	probes []judged // of this cycle, the newest last
-	read   reading  // of the expectation, since the newest class began
-	// problem is why it could not be read, empty if it could.
-	problem string
+	probes []judged  // of this cycle, the newest last
+	fresh  freshness // of the expectation, since the newest class began
+	doubt  doubt     // if it is not
 }
 
 // judged is a probe and its verdict.
@@ -59,46 +58,72 @@ const (
 	readAfterCacheLag
 )
 
-// reading is how far the expectation is fresh.
-type reading int8
+// freshness is what became of the reads of the expectation.
+type freshness int8
 
 const (
-	notRead reading = iota
-	// readFailed: it could not be read, or may not be read so often.
-	readFailed
+	notRead freshness = iota
+	// doubtful: it could not be read, may not be read so often, or was changed a
+	// moment ago.
+	doubtful
 	// readOnce after the first accusation.
 	readOnce
 	// readTwice: again, after the lag of the API server's cache.
 	readTwice
 )
 
+// doubt is why nobody is to be accused by what is expected. The zero value is none.
+type doubt struct {
+	why string
+	// changed: the annotation was changed a moment ago, which the metadata server may
+	// not know. Otherwise the agent may not know of a change.
+	changed bool
+}
+
+// spares reports whether the verdict is an accusation that the doubt forbids. That the
+// VM's server answers no annotation explains. A node's account that GKE's server gives
+// is one that was expected until a moment ago, or none at all.
+func (d doubt) spares(v identity.Verdict) bool {
+	if d.changed && v.State == identity.NodeFallback {
+		return v.Server != identity.ServerVM
+	}
+	return d.why != "" && explainable(v)
+}
+
+// verdict is the one on an identity that cannot be judged because of the doubt.
+func (d doubt) verdict(v identity.Verdict) identity.Verdict {
+	if d.spares(v) {
+		v.State, v.Why = identity.UnknownExpectation, v.Why+", but "+d.why
+	}
+	return v
+}
+
 // probed takes the next probe.
 func (c *confirmation) probed(o identity.Observation, v identity.Verdict) {
 	switch {
-	case c.read == readFailed && c.byAnnotation(v):
-		v = c.unjudgeable(v)
+	case c.byAnnotation && c.fresh == doubtful && c.doubt.spares(v):
+		v = c.doubt.verdict(v)
 	case len(c.probes) > 0 && classOf(v) != classOf(c.newest().verdict):
-		c.read = notRead
+		c.fresh = notRead
 	}
 	c.probes = append(c.probes, judged{o, v})
 }
 
 // expectationRead takes the result of a read, and judges by it what was observed.
-// problem is why the expectation is not fresh, empty if it is.
-func (c *confirmation) expectationRead(problem string, judge func(identity.Observation) identity.Verdict) {
-	c.problem = problem
+func (c *confirmation) expectationRead(d doubt, judge func(identity.Observation) identity.Verdict) {
+	c.doubt = d
 	switch {
-	case problem != "":
-		c.read = readFailed
-	case c.read == readOnce:
-		c.read = readTwice
+	case d.why != "":
+		c.fresh = doubtful
+	case c.fresh == readOnce:
+		c.fresh = readTwice
 	default:
-		c.read = readOnce
+		c.fresh = readOnce
 	}
 	for i, p := range c.probes {
 		v := judge(p.observation)
-		if problem != "" && c.byAnnotation(v) {
-			v = c.unjudgeable(v)
+		if c.byAnnotation {
+			v = d.verdict(v)
 		}
 		c.probes[i].verdict = v
 	}
@@ -109,19 +134,19 @@ func (c *confirmation) next() step {
 	row := c.row()
 	explained := 0
 	for _, p := range row {
-		if c.byAnnotation(p.verdict) {
+		if c.byAnnotation && explainable(p.verdict) {
 			explained++
 		}
 	}
 	switch agreed := len(row) == agreeingProbes; {
 	case !c.changes(c.newest().verdict):
 		return finish
-	case c.newest().verdict.State.Accuses() && c.read == notRead:
+	case c.newest().verdict.State.Accuses() && c.fresh == notRead:
 		return readExpectation
 	// One more probe is sooner than one more read, where it may tell without.
-	case len(c.probes) < maxProbesOfCycle && (!agreed || c.read == readOnce && 0 < explained && explained < len(row)):
+	case len(c.probes) < maxProbesOfCycle && (!agreed || c.fresh == readOnce && 0 < explained && explained < len(row)):
 		return probeAgain
-	case agreed && c.read == readOnce && explained > 0:
+	case agreed && c.fresh == readOnce && explained > 0:
 		return readAfterCacheLag
 	}
 	return finish
@@ -210,24 +235,9 @@ func known(s identity.Server) int {
 	return 1
 }
 
-// byAnnotation reports whether a changed annotation may explain the verdict.
-func (c *confirmation) byAnnotation(v identity.Verdict) bool {
-	return c.explainable && explainable(v)
-}
-
-// explainable by an annotation is an identity that is wrong only by comparison.
+// explainable by a changed annotation is an identity that is wrong only by comparison.
 func explainable(v identity.Verdict) bool {
 	return v.State == identity.Mismatch || v.State == identity.Unbound
-}
-
-// unjudgeable is the verdict on an identity for which no expectation is fresh.
-func (c *confirmation) unjudgeable(v identity.Verdict) identity.Verdict {
-	return unjudgeable(v, c.problem)
-}
-
-func unjudgeable(v identity.Verdict, problem string) identity.Verdict {
-	v.State, v.Why = identity.UnknownExpectation, v.Why+", but "+problem
-	return v
 }
 
 // class is what probes must agree in.

@@ -24,6 +24,7 @@ var verdicts = map[string]identity.Verdict{
 	"U": {State: identity.Unavailable, Server: identity.ServerUnknown},
 	"u": {State: identity.Unavailable, Server: identity.ServerGKE},
 	"S": {State: identity.Starting, Server: identity.ServerUnknown},
+	"x": {State: identity.UnknownExpectation, Identity: "node@p.iam.gserviceaccount.com", Server: identity.ServerUnknown},
 	// What cannot be judged since the expectation could not be read.
 	"?": {State: identity.UnknownExpectation, Identity: "a@p.iam.gserviceaccount.com", Server: identity.ServerGKE},
 }
@@ -55,14 +56,18 @@ func run(t *testing.T, c *confirmation, probes, read, lag string) (steps []strin
 		return v
 	}
 	does := func(what string) {
+		if what == "changed" {
+			c.expectationRead(doubt{"it was changed", true}, judge)
+			return
+		}
 		if what == "failed" {
-			c.expectationRead("it could not be read", judge)
+			c.expectationRead(doubt{why: "it could not be read"}, judge)
 			return
 		}
 		if what != "" {
 			explained = what
 		}
-		c.expectationRead("", judge)
+		c.expectationRead(doubt{}, judge)
 	}
 	probe()
 	for c.next() != finish {
@@ -115,8 +120,10 @@ func TestConfirmation(t *testing.T) {
 		{name: "and it stays so", stated: "?", probes: "A", read: "failed", steps: "probe read", want: "?"},
 		{name: "a recovery meanwhile", stated: "?", probes: "M", steps: "probe probe probe", want: "M"},
 		{name: "what was stated on a fresh read stays", stated: "A", probes: "A", read: "failed", steps: "probe", want: "A"},
-		{name: "nothing explains it to WI_EXPECTED_EMAILS", stated: "M", probes: "A", steps: "probe read probe probe", want: "A", settings: func(c *confirmation) { c.explainable = false }},
+		{name: "nothing explains it to WI_EXPECTED_EMAILS", stated: "M", probes: "A", steps: "probe read probe probe", want: "A", settings: func(c *confirmation) { c.byAnnotation = false }},
 		{name: "one answer of the VM's server among foreign ones", stated: "M", probes: "NAAA", lag: "M", steps: "probe read probe probe probe lag", want: "M"},
+		{name: "a node's account a moment after a change", stated: "M", probes: "n", read: "changed", steps: "probe read probe probe", want: "x"},
+		{name: "the VM's server a moment after a change", stated: "M", probes: "N", read: "changed", steps: "probe read probe probe", want: "N"},
 		{name: "the same without a read is no fallback", stated: "M", probes: "NAAA", read: "failed", steps: "probe read probe probe probe", want: "?"},
 
 		// Hostile answers: "email: two wrong accounts in turns" and the rows like it.
@@ -137,10 +144,10 @@ func TestConfirmation(t *testing.T) {
 		{name: "nor one that contradicts itself", stated: "S", probes: "NUNUNU", steps: "probe read probe probe read probe probe read probe", want: "S", settings: inGrace},
 		{name: "a wrong identity is", stated: "S", probes: "N", steps: "probe read probe probe", want: "N", settings: inGrace},
 		{name: "after the grace it is one", stated: "S", probes: "U", steps: "probe probe probe", want: "U"},
-		{name: "contradictions are, too", stated: "S", probes: "NMNMNM", steps: "probe read probe", want: "M"},
+		{name: "contradictions are, too", stated: "S", probes: "NUNUNU", steps: "probe read probe probe read probe probe read probe", want: "U"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := confirmation{stated: verdicts[tt.stated], explainable: true}
+			c := confirmation{stated: verdicts[tt.stated], byAnnotation: true}
 			grace := false
 			if tt.settings != nil {
 				tt.settings(&c)
@@ -192,7 +199,7 @@ func TestNoMatchWithoutAMatchAndNoAccusationWithoutThree(t *testing.T) {
 			probes.WriteString(letters[random.IntN(len(letters))])
 		}
 		stated := verdicts[append(letters, "S", "?")[random.IntN(len(letters)+2)]]
-		c := confirmation{stated: stated, explainable: random.IntN(2) == 0, confirmsFirst: random.IntN(4) == 0}
+		c := confirmation{stated: stated, byAnnotation: random.IntN(2) == 0, confirmsFirst: random.IntN(4) == 0}
 		read, lag := reads[random.IntN(len(reads))], reads[random.IntN(len(reads))]
 		steps := run(t, &c, probes.String(), read, lag)
 		grace := random.IntN(2) == 0
@@ -222,7 +229,7 @@ func TestNoMatchWithoutAMatchAndNoAccusationWithoutThree(t *testing.T) {
 		if v.State.Accuses() && n == 0 {
 			t.Fatalf("no probe accuses: %s", tells())
 		}
-		if explainable(v) && !explainable(stated) && c.explainable && c.read != readTwice {
+		if explainable(v) && !explainable(stated) && c.byAnnotation && c.fresh != readTwice {
 			t.Fatalf("an annotation may explain it: %s", tells())
 		}
 		if len(c.probes) > maxProbesOfCycle {

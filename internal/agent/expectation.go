@@ -29,14 +29,15 @@ type expectation struct {
 	err    error     // of the last read
 
 	before  identity.Expectation // the one that was replaced by now, unknown after a start
-	changed time.Time            // when now replaced it, zero if that is not known
+	changed time.Time            // when that was, zero if it is not known
+	stamp   time.Time            // the same by the clock of the API server
 
-	next     time.Time // when it is read again, if nothing is wrong
-	outdated bool      // the last identity was right only by the one before
-	good     time.Time // when it was read well last
-	tried    time.Time // when it was read last, well or not
-	failures int
-	early    *rate.Limiter
+	next            time.Time // when it is read again, if nothing is wrong
+	rightByPrevious bool      // the last identity was right only by the one before
+	good            time.Time // when it was read well last
+	tried           time.Time // when it was read last, well or not
+	failures        int
+	early           *rate.Limiter
 	// graced limits the reads while a change is fresh, which must not use up those
 	// that an accusation needs when it is not any more.
 	graced *rate.Limiter
@@ -51,7 +52,7 @@ func newExpectation() expectation {
 // long as the agent accuses, it looks every minute whether it still should; and
 // as long as the identity is that of before a change, whether that was taken back.
 func (e *expectation) due(stated identity.State) bool {
-	return !time.Now().Before(e.next) || (stated.Accuses() || e.outdated) && time.Since(e.tried) >= earlyInterval
+	return !time.Now().Before(e.next) || (stated.Accuses() || e.rightByPrevious) && time.Since(e.tried) >= earlyInterval
 }
 
 // accepted is what is right at this moment: what was until the annotation was
@@ -69,53 +70,51 @@ func (a *Agent) judge(o identity.Observation) identity.Verdict {
 	return identity.Judge(a.expectation.accepted(a.AnnotationGrace), a.Nodes, o)
 }
 
-// inGrace is why an identity that is not the expected one is not accused: the
-// metadata server may not know yet what is expected. Empty if it should.
-func (a *Agent) inGrace() (problem string) {
+// inGrace is the doubt because the metadata server may not know yet what is expected.
+func (a *Agent) inGrace() doubt {
 	since := time.Since(a.expectation.changed)
 	if since >= a.AnnotationGrace {
-		return ""
+		return doubt{}
 	}
-	return fmt.Sprintf("what is expected was changed %s ago, which the metadata server may not know yet", since.Round(time.Second))
+	return doubt{fmt.Sprintf("what is expected was changed %s ago, which the metadata server may not know yet", since.Round(time.Second)), true}
 }
 
-// readEarly reads the expectation because an accusation rests on it, if it may. It
-// returns why nobody is to be accused by it, empty if it may be.
-func (a *Agent) readEarly(ctx context.Context) (problem string) {
-	problem = a.inGrace()
+// readEarly reads the expectation because an accusation rests on it, if it may.
+func (a *Agent) readEarly(ctx context.Context) doubt {
+	changed := a.inGrace()
 	switch {
-	case problem != "" && !a.expectation.graced.Allow():
-		return problem
-	case problem == "" && !a.expectation.early.Allow():
-		return a.expectation.lastRead() + ", and is read again within a minute"
+	case changed.why != "" && !a.expectation.graced.Allow():
+		return changed
+	case changed.why == "" && !a.expectation.early.Allow():
+		return doubt{why: a.expectation.lastRead() + ", and is read again within a minute"}
 	}
 	return a.readExpectation(ctx)
 }
 
 // readExpectation reads the expectation, and plans the next read: soon after
-// a failure, but less and less often. It returns what readEarly does.
-func (a *Agent) readExpectation(ctx context.Context) (problem string) {
+// a failure, but less and less often.
+func (a *Agent) readExpectation(ctx context.Context) doubt {
 	e := &a.expectation
 	limited, cancel := context.WithTimeout(ctx, expectTimeout)
 	defer cancel()
 	now, err := a.Expect(limited)
 	a.beat()
 	if ctx.Err() != nil {
-		return "the agent stops"
+		return doubt{why: "the agent stops"}
 	}
 	e.tried = time.Now()
-	if err != nil {
-		if e.err == nil || e.err.Error() != err.Error() {
-			a.Logger.Warn("Failed to read the expected identity", "error", err.Error(), "still_used", e.now.String())
-		}
-		e.err = err
-		wait := min(a.Interval<<min(e.failures, 10), earlyInterval)
-		e.failures++
-		e.next = e.tried.Add(a.within(wait))
-		return e.lastRead()
+	if err == nil {
+		a.keepExpectation(now)
+		return a.inGrace()
 	}
-	a.keepExpectation(now)
-	return a.inGrace()
+	if e.err == nil || e.err.Error() != err.Error() {
+		a.Logger.Warn("Failed to read the expected identity", "error", err.Error(), "still_used", e.now.String())
+	}
+	e.err = err
+	wait := min(a.Interval<<min(e.failures, 10), earlyInterval)
+	e.failures++
+	e.next = e.tried.Add(a.within(wait))
+	return doubt{why: e.lastRead()}
 }
 
 // lastRead says when the expectation was read well last, and why not since.
@@ -127,22 +126,26 @@ func (e *expectation) lastRead() string {
 	return says
 }
 
-// keepExpectation takes a good read. One that is new may be so for a while already.
+// keepExpectation takes a good read. A change may be some time ago; it is not older
+// than the read before, if that found something else.
 func (a *Agent) keepExpectation(now identity.Reading) {
 	e := &a.expectation
-	changed := !now.Equal(e.now)
-	if changed {
+	first, differs := e.readAt.IsZero(), !now.Equal(e.now)
+	if differs || now.Changed.After(e.stamp) {
 		e.before, e.changed = e.now, time.Time{}
-		switch {
-		case now.AgeKnown:
-			e.changed = e.tried.Add(-now.Age)
-		case !e.readAt.IsZero():
+		switch ago := e.tried.Add(-now.Age); {
+		case now.Changed.IsZero() && !first:
 			e.changed = e.tried
+		case now.Changed.IsZero():
+		case differs && ago.Before(e.good):
+			e.changed = e.good
+		default:
+			e.changed = ago
 		}
 	}
-	if e.failures > 0 || e.readAt.IsZero() || changed {
+	if e.failures > 0 || first || differs {
 		a.Logger.Info("Expected identity", "expected", now.String(), "source", now.Source)
 	}
-	e.now, e.readAt, e.good, e.err, e.failures = now.Expectation, a.Wall(), e.tried, nil, 0
+	e.now, e.stamp, e.readAt, e.good, e.err, e.failures = now.Expectation, now.Changed, a.Wall(), e.tried, nil, 0
 	e.next = e.tried.Add(a.within(a.ExpectationInterval))
 }

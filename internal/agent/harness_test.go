@@ -128,7 +128,11 @@ func (w *world) read(context.Context) (identity.Reading, error) {
 	if w.expectErr != nil {
 		return identity.Reading{}, w.expectErr
 	}
-	return w.expected, nil
+	now := w.expected
+	if !now.Changed.IsZero() {
+		now.Age = time.Since(now.Changed)
+	}
+	return now, nil
 }
 
 func (w *world) Probed(identity.Observation) {}

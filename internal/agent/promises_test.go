@@ -14,11 +14,11 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
-// reads makes the API server answer with the expectation, of this age.
+// readsOf makes the API server answer with the expectation, which was changed so long ago.
 func (w *world) readsOf(e identity.Expectation, age time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.expected, w.expectErr = identity.Reading{Expectation: e, Age: age, AgeKnown: true}, nil
+	w.expected, w.expectErr = identity.Reading{Expectation: e, Changed: time.Now().Add(-age)}, nil
 }
 
 // Somebody changes the annotation on purpose, the metadata server follows, and the
@@ -135,17 +135,74 @@ func TestAnAnnotationThatWasChangedAMomentAgoAccusesNobodyAfterARestart(t *testi
 
 // The grace is measured from the change and not from the moment at which it was read.
 func TestARunningAgentAccusesTheGraceAfterTheChange(t *testing.T) {
-	for _, age := range []time.Duration{0, 100 * time.Second} {
-		synctest.Test(t, func(t *testing.T) {
-			w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
-			w.after(time.Second)
-			w.readsOf(annotated(other), age) // is read after a minute
-			w.after(time.Minute + 2*time.Minute - age - 2*time.Second)
-			w.wants(t, identity.Match)          // what was expected before is right as well
-			w.after(2*interval + 7*time.Second) // it is read before a probe
-			w.wants(t, identity.Mismatch)
-		})
-	}
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
+		w.after(time.Second)
+		w.readsOf(annotated(other), 0) // is read after a minute
+		w.after(2*time.Minute - 2*time.Second)
+		w.wants(t, identity.Match) // what was expected before is right as well
+		w.after(interval + 7*time.Second)
+		w.wants(t, identity.Mismatch)
+	})
+}
+
+// An annotation that was removed leaves no time. That other parts of the object are
+// old says nothing about it.
+func TestARemovedAnnotationAccusesNobodyForTheGrace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) { o.ExpectationInterval = time.Minute })
+		w.readsOf(annotated(app), time.Hour)
+		w.after(time.Second)
+		pool, err := identity.FromAnnotations(nil, "demo", "app", "project")
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.expects(pool, nil) // is read after a minute
+		w.after(3*time.Minute - 2*time.Second)
+		w.wants(t, identity.Match)
+		w.after(2*interval + 7*time.Second)
+		w.wants(t, identity.Mismatch)
+	})
+}
+
+// Somebody changes it twice, and the agent reads only what it was before and after.
+func TestAChangeThatWasTakenBackBetweenTwoReadsAccusesNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.readsOf(annotated(app), time.Hour)
+		w.after(time.Minute)
+		w.readsOf(annotated(app), 0) // it was changed to another, and back just now
+		w.answers(gke(other))        // which the metadata server has not seen yet
+		w.after(30 * time.Second)
+		w.answers(gke(app))
+		w.after(2 * interval)
+		w.wants(t, identity.Match)
+		if slices.ContainsFunc(w.changes(), identity.State.Accuses) {
+			t.Errorf("stated %v, want no accusation", w.changes())
+		}
+	})
+}
+
+// The Compute default account is a node's by its name, and may be in an annotation.
+func TestAnAccountThatWasExpectedAMomentAgoIsNoFallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.readsOf(annotated(app), 10*time.Second)
+		w.answers(gke(nodeSA)) // as it was annotated before the agent started
+		w.after(90 * time.Second)
+		if slices.ContainsFunc(w.changes(), identity.State.Accuses) {
+			t.Errorf("stated %v, want no accusation", w.changes())
+		}
+		w.after(time.Minute)
+		w.wants(t, identity.NodeFallback)
+	})
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.readsOf(annotated(app), 10*time.Second)
+		w.answers(vm(customSA)) // which no annotation explains
+		w.after(interval)
+		w.wants(t, identity.NodeFallback)
+	})
 }
 
 // What holds for any answers: while no probe of an interval and a confirmation is a

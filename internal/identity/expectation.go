@@ -42,10 +42,10 @@ type Expectation struct {
 // Reading is an expectation as it was read.
 type Reading struct {
 	Expectation
-	// Age is how long it had been so when it was read, by the clock of whoever was
-	// asked. It means something only if AgeKnown.
-	Age      time.Duration
-	AgeKnown bool
+	// Changed is when it was changed last, and Age how long ago that was when it was
+	// read, both by the clock of whoever was asked. Changed is zero if not known.
+	Changed time.Time
+	Age     time.Duration
 }
 
 // Expect is the configured expectation: any one of these identities is right.

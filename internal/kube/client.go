@@ -94,9 +94,8 @@ type object struct {
 	Labels      map[string]string `json:"labels"`
 	// ManagedFields tell who changed what, and when.
 	ManagedFields []struct {
-		Subresource string          `json:"subresource"`
-		Time        time.Time       `json:"time"`
-		Fields      json.RawMessage `json:"fieldsV1"`
+		Time   time.Time       `json:"time"`
+		Fields json.RawMessage `json:"fieldsV1"`
 	} `json:"managedFields"`
 
 	// readAt is when it was read, by the clock of the API server; zero if not known.

@@ -26,7 +26,7 @@ func (c *Client) Expectation(ctx context.Context, self Self) (identity.Reading, 
 	r := identity.Reading{Expectation: e}
 	if changed := o.changed(); !changed.IsZero() && !o.readAt.IsZero() {
 		// Replicas of the API server need not agree about the time.
-		r.Age, r.AgeKnown = max(0, o.readAt.Sub(changed)), true
+		r.Changed, r.Age = changed, max(0, o.readAt.Sub(changed))
 	}
 	return r, nil
 }
@@ -40,17 +40,16 @@ func (c *Client) serviceAccount(ctx context.Context, namespace, name string) (ob
 	return o, nil
 }
 
-// changed is not before the annotations that decide were changed last, by the clock
-// of the API server; zero if the object does not tell. Whoever changes a field of an
-// object owns it, and the object knows when he did (Kubernetes documentation, "Field
-// Management"). An annotation that was removed has no owner any more: then the last
-// change of the whole object counts, which is not before that.
+// changed is when the annotations that decide were changed last, by the clock of the
+// API server; zero if the object does not tell. Whoever changes a field of an object
+// owns it, and the object knows when he did (Kubernetes documentation, "Field
+// Management"). An annotation that was removed has no owner, and leaves no time.
 func (o object) changed() time.Time {
-	var owned, newest time.Time
+	var newest time.Time
+	if o.Annotations[identity.AnnotationServiceAccount] == "" {
+		return newest
+	}
 	for _, m := range o.ManagedFields {
-		if m.Subresource != "" {
-			continue
-		}
 		var fields struct {
 			Metadata struct {
 				Annotations map[string]json.RawMessage `json:"f:annotations"`
@@ -58,16 +57,10 @@ func (o object) changed() time.Time {
 		}
 		_ = json.Unmarshal(m.Fields, &fields) // fields of a form that is not known are nobody's
 		for _, key := range []string{identity.AnnotationServiceAccount, identity.AnnotationReturnPrincipal} {
-			if _, ok := fields.Metadata.Annotations["f:"+key]; ok && m.Time.After(owned) {
-				owned = m.Time
+			if _, ok := fields.Metadata.Annotations["f:"+key]; ok && m.Time.After(newest) {
+				newest = m.Time
 			}
 		}
-		if m.Time.After(newest) {
-			newest = m.Time
-		}
-	}
-	if o.Annotations[identity.AnnotationServiceAccount] != "" && !owned.IsZero() {
-		return owned
 	}
 	return newest
 }

@@ -60,20 +60,25 @@ func TestTheServiceAccountTellsWhenItsAnnotationWasChanged(t *testing.T) {
 	c := connect(t)
 	p := c.readablePod(t, bound(app))
 	const old = 4 * time.Second
-	r := p.eventually(t, "of some age", func(r result) bool { return r.expectation.AgeKnown && r.expectation.Age >= old })
+	r := p.eventually(t, "of some age", func(r result) bool { return !r.expectation.Changed.IsZero() && r.expectation.Age >= old })
 	if r.expectation.Age > patience+time.Minute {
 		t.Errorf("an age of %s, want that of the annotation", r.expectation.Age)
 	}
 	_, err := c.CoreV1().ServiceAccounts(c.namespace).Patch(t.Context(), "app", types.MergePatchType,
 		[]byte(`{"metadata": {"labels": {"team": "demo"}}}`), metav1.PatchOptions{FieldManager: "labeller"})
 	must(t, err)
-	if r := p.read(t); !r.expectation.AgeKnown || r.expectation.Age < old {
+	if r := p.read(t); r.expectation.Changed.IsZero() || r.expectation.Age < old {
 		t.Errorf("an age of %s after a change of something else, want at least %s", r.expectation.Age, old)
 	}
 	c.annotate(t, "app", bound(other))
 	changed := p.eventually(t, "the new annotation", func(r result) bool { return r.expectation.String() == other })
-	if !changed.expectation.AgeKnown || changed.expectation.Age >= r.expectation.Age {
+	if changed.expectation.Changed.IsZero() || changed.expectation.Age >= r.expectation.Age {
 		t.Errorf("an age of %s after the change, want less than the %s before", changed.expectation.Age, r.expectation.Age)
+	}
+	c.annotate(t, "app", nil)
+	removed := p.eventually(t, "no annotation", func(r result) bool { return r.expectation.Source == identity.SourceWorkloadPool })
+	if !removed.expectation.Changed.IsZero() {
+		t.Errorf("it was removed %s ago, want that nobody can tell", removed.expectation.Age)
 	}
 }
 
