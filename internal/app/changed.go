@@ -18,7 +18,7 @@ func (a *App) changed(previous identity.State, s *agent.Snapshot) {
 	}
 	r := report.New(s, report.About{})
 	a.log.Log(context.Background(), level, "State changed", "state", now, "observed", r.Observed, "metadata_server", r.MetadataServer, "why", r.Why,
-		"previous_state", previous, "expected", r.Expected, "summary", r.Summary())
+		"previous_state", previous, "expected", s.Expectation.String(), "summary", r.Summary())
 	if a.reporter != nil {
 		a.reporter.Wake()
 	}

@@ -56,7 +56,7 @@ func (s Self) Or(t Self) Self {
 // that is no error, because a process outside of a cluster has none.
 func SelfFromToken(credentials string) (Self, error) {
 	token, err := os.ReadFile(filepath.Join(credentials, "token"))
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && strings.TrimSpace(string(token)) == "" {
 		return Self{}, nil
 	}
 	if err != nil {

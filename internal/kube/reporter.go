@@ -26,8 +26,8 @@ const (
 	// server forgets Events after an hour.
 	repeatInterval = 30 * time.Minute
 	// eventsEach and eventsBurst bound all Events of a node.
-	eventsEach  = 5 * time.Minute
-	eventsBurst = 6
+	eventsEach  = 5 * time.Minute / 2
+	eventsBurst = 12
 	// writeTimeout bounds one write.
 	writeTimeout = 5 * time.Second
 	// pollInterval is how often the state is looked at while nobody wakes the
@@ -54,7 +54,6 @@ type Report struct {
 type Reporter struct {
 	client    *Client
 	whoami    func() Self
-	events    bool
 	condition bool
 	current   func() Report
 	log       *slog.Logger
@@ -66,9 +65,7 @@ type Reporter struct {
 
 	limit   *rate.Limiter
 	written map[identity.State]time.Time // when there was an Event about the state last
-	news    bool                         // there is to be one about the last state
-	series  map[string]*series           // the Events that are repeated, by namespace
-	event   schedule
+	about   []*subject
 
 	status     string
 	transition time.Time
@@ -96,21 +93,40 @@ func (s *schedule) wrote(ok bool, wait time.Duration) {
 	s.next = time.Now().Add(wait - time.Duration(rand.Float64()*float64(wait/10))) //nolint:gosec // a jitter
 }
 
-// series is an Event that is repeated.
-type series struct {
+// subject is what Events are about, with the last one.
+type subject struct {
+	// of is the namespace of its Events, and who it is.
+	of   func(Self) (namespace string, involved map[string]string)
+	news bool // there is to be an Event about the last state
+	schedule
+
 	state identity.State
 	name  string
 	count int
 }
 
+// node is found by `kubectl describe node` by its name as the uid, as the kubelet
+// writes it.
+func node(s Self) (string, map[string]string) {
+	return "default", map[string]string{"kind": "Node", "apiVersion": "v1", "name": s.Node, "uid": s.Node}
+}
+
+func pod(s Self) (string, map[string]string) {
+	return s.Namespace, map[string]string{"kind": "Pod", "apiVersion": "v1", "name": s.Pod, "namespace": s.Namespace, "uid": s.PodUID}
+}
+
 // NewReporter returns a reporter that writes what is wanted of the current state. It must
 // Run. whoami is asked each time, since the token that tells may come later.
 func NewReporter(c *Client, whoami func() Self, events, condition bool, current func() Report, log *slog.Logger) *Reporter {
-	return &Reporter{
-		client: c, whoami: whoami, events: events, condition: condition, current: current, log: log,
+	p := &Reporter{
+		client: c, whoami: whoami, condition: condition, current: current, log: log,
 		wake: make(chan struct{}, 1), limit: rate.NewLimiter(rate.Every(eventsEach), eventsBurst),
-		written: map[identity.State]time.Time{}, series: map[string]*series{}, failed: map[Resource]Reason{},
+		written: map[identity.State]time.Time{}, failed: map[Resource]Reason{},
 	}
+	if events {
+		p.about = []*subject{{of: node}, {of: pod}}
+	}
+	return p
 }
 
 // Wake makes the reporter look at the state now. It never blocks.
@@ -144,11 +160,12 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 	p.self = p.whoami()
 	changed := r.State != p.last
 	if changed {
-		p.changes(r.State)
+		p.planEvents(r.State)
 	}
-	bad := r.State != identity.Match
-	if p.events && (p.news || bad) && p.event.due() && p.limit.Allow() {
-		p.writeEvents(ctx, r)
+	for _, about := range p.about {
+		if (about.news || r.State != identity.Match) && about.due() && p.limit.Allow() {
+			p.writeEvent(ctx, r, about)
+		}
 	}
 	if p.condition && p.self.Node != "" && (changed || p.heartbeat.due()) {
 		ok, wait := p.writeCondition(ctx, r), heartbeatInterval
@@ -162,62 +179,56 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 // never is longer than a process lives.
 const never = 100 * 365 * 24 * time.Hour
 
-// changes plans the Events about another state. That a healthy agent starts is no
+// planEvents plans the Events about another state. That a healthy agent starts is no
 // news, nor what was written a moment ago.
-func (p *Reporter) changes(to identity.State) {
+func (p *Reporter) planEvents(to identity.State) {
 	at, before := p.written[to]
-	p.news = (!before || time.Since(at) >= newsAfter) && (p.last != "" || to != identity.Match)
+	for _, about := range p.about {
+		about.news = (!before || time.Since(at) >= newsAfter) && (p.last != "" || to != identity.Match)
+		about.schedule = schedule{}
+		if !about.news {
+			about.next = at.Add(repeatInterval)
+		}
+	}
 	p.last = to
-	p.event = schedule{}
-	if !p.news {
-		p.event.next = at.Add(repeatInterval)
-	}
-}
-
-// writeEvents writes one about the Node and one about the Pod.
-func (p *Reporter) writeEvents(ctx context.Context, r Report) {
-	// `kubectl describe node` finds those of the kubelet by this uid.
-	ok := p.writeEvent(ctx, r, "default", map[string]string{"kind": "Node", "apiVersion": "v1", "name": p.self.Node, "uid": p.self.Node})
-	ok = p.writeEvent(ctx, r, p.self.Namespace, map[string]string{"kind": "Pod", "apiVersion": "v1", "name": p.self.Pod, "namespace": p.self.Namespace, "uid": p.self.PodUID}) || ok
-	if ok {
-		p.news, p.written[r.State] = false, time.Now()
-	}
-	p.event.wrote(ok || p.failed[Events] == Forbidden, repeatInterval)
 }
 
 // writeEvent repeats the Event about the state if there is one and a Role allows it,
-// or else writes a new one. It reports whether that succeeded.
-func (p *Reporter) writeEvent(ctx context.Context, r Report, namespace string, about map[string]string) bool {
-	if about["name"] == "" || namespace == "" {
-		return false
+// or else writes a new one.
+func (p *Reporter) writeEvent(ctx context.Context, r Report, about *subject) {
+	namespace, involved := about.of(p.self)
+	if involved["name"] == "" || namespace == "" {
+		return
 	}
 	kind, now := "Warning", time.Now()
 	if r.State == identity.Match {
 		kind = "Normal"
 	}
 	at, path := now.UTC().Format(time.RFC3339), "/api/v1/namespaces/"+namespace+"/events"
-	if s := p.series[namespace]; s != nil && s.state == r.State && !p.news {
-		patch := map[string]any{"count": s.count + 1, "lastTimestamp": at, "message": r.Message}
-		if p.send(ctx, http.MethodPatch, Events, path+"/"+s.name, "application/merge-patch+json", patch) == nil {
-			s.count++
-			return true
+	if about.state == r.State && !about.news {
+		patch := map[string]any{"count": about.count + 1, "lastTimestamp": at, "message": r.Message}
+		if p.send(ctx, http.MethodPatch, Events, path+"/"+about.name, "application/merge-patch+json", patch) == nil {
+			about.count++
+			about.wrote(true, repeatInterval)
+			return
 		}
 		// It is gone after an hour, or the Role has the verb create alone.
 	}
-	name := about["name"] + "." + strconv.FormatInt(now.UnixNano(), 16)
+	name := involved["name"] + "." + strconv.FormatInt(now.UnixNano(), 16)
 	ok := p.write(ctx, http.MethodPost, Events, path, "application/json", map[string]any{
 		"apiVersion": "v1", "kind": "Event",
 		"metadata":       map[string]any{"namespace": namespace, "name": name},
-		"involvedObject": about,
+		"involvedObject": involved,
 		"type":           kind, "reason": reasonName(r.State), "message": r.Message,
 		"source":         map[string]string{"component": component, "host": p.self.Node},
 		"firstTimestamp": at, "lastTimestamp": at, "count": 1,
 		"reportingComponent": component, "reportingInstance": p.self.Pod,
 	})
 	if ok {
-		p.series[namespace] = &series{state: r.State, name: name, count: 1}
+		about.news, about.state, about.name, about.count = false, r.State, name, 1
+		p.written[r.State] = now
 	}
-	return ok
+	about.wrote(ok || p.failed[Events] == Forbidden, repeatInterval)
 }
 
 // reasonName is the state as Kubernetes writes reasons: WorkloadIdentityNodeFallback.

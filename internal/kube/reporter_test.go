@@ -43,7 +43,9 @@ type story struct {
 	current kube.Report
 	status  int
 	refuses string // requests of this method, with 403
-	written []kubetest.Written
+	// refusesKind: Events about such an object, with 503.
+	refusesKind string
+	written     []kubetest.Written
 }
 
 func tell(t *testing.T, events, condition bool) *story {
@@ -86,6 +88,9 @@ func (s *story) RoundTrip(r *http.Request) (*http.Response, error) {
 	status := s.status
 	if r.Method == s.refuses {
 		status = http.StatusForbidden
+	}
+	if about, _ := w.Object["involvedObject"].(map[string]any); s.refusesKind != "" && about["kind"] == s.refusesKind {
+		status = http.StatusServiceUnavailable
 	}
 	s.mu.Unlock()
 	if status == hangs {
@@ -395,6 +400,32 @@ func TestAnEventThatCannotBeWrittenIsWrittenLater(t *testing.T) {
 		s.after(10 * time.Minute)
 		if n := len(s.written) - attempts; n != 2 {
 			t.Errorf("%d writes when the API server is back, want one about the Node and one about the Pod", n)
+		}
+	})
+}
+
+// In the namespace default the Events about the Node and about the Pod lie side by side.
+func TestEachOfTheTwoEventsIsRepeatedAndTriedAgainByItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tell(t, true, false)
+		s.refusesKind = "Node"
+		s.now(fallback)
+		s.after(10 * time.Minute)
+		s.refusesKind = ""
+		s.after(25 * time.Minute)
+		posts, patches := map[string]int{}, map[string]int{}
+		for _, w := range s.written {
+			if about, ok := w.Object["involvedObject"].(map[string]any); ok {
+				posts[about["kind"].(string)]++
+			} else {
+				patches[strings.Split(w.Path, "/")[4]]++
+			}
+		}
+		if posts["Pod"] != 1 || posts["Node"] < 3 || posts["Node"] > 6 {
+			t.Errorf("%v Events written, want one about the Pod, and some attempts about the Node", posts)
+		}
+		if patches["demo"] != 1 || patches["default"] > 1 {
+			t.Errorf("repeated %v, want the one about the Pod once", patches)
 		}
 	})
 }

@@ -135,7 +135,7 @@ func New(s *agent.Snapshot, about About) Report {
 	r := Report{
 		Version: Version, State: state, ExitCode: ExitCode(state), Meaning: state.Meaning(), Runbook: Runbook(state), Since: since.UTC(), Why: shown(v.Why),
 		Expected: expected(s.Expectation), ExpectedSource: cmp.Or(s.Expectation.Source, identity.SourceNone), ExpectedRead: known(s.ExpectationRead),
-		Observed: shown(string(v.Identity)), MetadataServer: v.Server, LastProbe: known(s.LastProbe), TokenExpiry: known(s.TokenExpiry),
+		Observed: string(v.Identity), MetadataServer: v.Server, LastProbe: known(s.LastProbe), TokenExpiry: known(s.TokenExpiry),
 		Requests: requests(s.Observation),
 		Causes:   causes(s.Diagnosis.Suspects), Risks: causes(s.Diagnosis.Risks), Excluded: causes(s.Diagnosis.RuledOut), Unknown: []Gap{},
 		Probes: []Probe{}, Changes: []Change{}, About: about, verdict: v.State,
@@ -144,7 +144,7 @@ func New(s *agent.Snapshot, about About) Report {
 		r.ExpectedError = shown(s.ExpectationError.Error())
 	}
 	for _, g := range s.Diagnosis.Missing {
-		r.Unknown = append(r.Unknown, Gap{shown(g.Fact), shown(g.Remedy.Text), eachShown(g.Remedy.Commands)})
+		r.Unknown = append(r.Unknown, Gap{g.Fact, g.Remedy.Text, g.Remedy.Commands})
 	}
 	for _, p := range s.Probes {
 		r.Probes = append(r.Probes, Probe{At: p.At.UTC(), State: p.State, Failures: p.Failures, Dropped: p.Dropped})
@@ -162,7 +162,7 @@ func New(s *agent.Snapshot, about About) Report {
 func expected(e identity.Expectation) string {
 	ids := make([]string, len(e.Accepted))
 	for i, p := range e.Accepted {
-		ids[i] = shown(string(p))
+		ids[i] = string(p)
 	}
 	return strings.Join(ids, ",")
 }
@@ -185,7 +185,7 @@ func requests(o identity.Observation) []Request {
 func causes(findings []diagnose.Finding) []Cause {
 	all := []Cause{}
 	for _, f := range findings {
-		all = append(all, Cause{f.Cause, f.Confidence, shown(f.Why), shown(f.Remedy.Text), eachShown(f.Remedy.Commands), f.Runbook})
+		all = append(all, Cause{f.Cause, f.Confidence, shown(f.Why), f.Remedy.Text, f.Remedy.Commands, f.Runbook})
 	}
 	return all
 }

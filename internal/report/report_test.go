@@ -3,6 +3,7 @@ package report_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -74,6 +75,15 @@ func TestTheSummaryIsWhatAnEventTakes(t *testing.T) {
 	if got := report.New(s, report.About{}).Summary(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+	// A label value and an Event have no room for many identities.
+	many := make([]identity.Identity, 500)
+	for n := range many {
+		many[n] = identity.Identity(fmt.Sprintf("account-%d@project.iam.gserviceaccount.com", n))
+	}
+	s.Expectation = identity.Expect(many...)
+	if got := report.New(s, report.About{}).Summary(); !strings.HasSuffix(got, "It is on. Turn it off.") {
+		t.Errorf("%q, want the cause, however many identities are right", got)
+	}
 	s.Verdict.Why = strings.Repeat("word ", 2000)
 	if got := report.New(s, report.About{}).Summary(); len(got) > 1024 || !strings.HasSuffix(got, "...") || strings.ToValidUTF8(got, "") != got {
 		t.Errorf("a summary of %d bytes, want at most 1024, and a mark where it was cut", len(got))
@@ -134,21 +144,20 @@ func TestForeignWordsAreShownPrintableAndBounded(t *testing.T) {
 		s := fallback(t)
 		said := foreign.said
 		failed := identity.Request{Origin: identity.Asked, ServerHeader: said, Failure: &identity.Failure{Reason: identity.Malformed, Detail: said}}
-		s.Verdict.Why, s.Verdict.Identity, s.Expectation, s.ExpectationError = said, identity.Identity(said), identity.Expect(identity.Identity(said)), errors.New(said)
+		s.Verdict.Why, s.ExpectationError = said, errors.New(said)
 		s.Observation = identity.Observation{Email: identity.Email{Request: failed}}
-		finding := diagnose.Finding{Cause: "x", Why: said, Remedy: diagnose.Remedy{Text: said, Commands: []string{said}}}
+		finding := diagnose.Finding{Cause: "x", Why: said}
 		s.Diagnosis = diagnose.Diagnosis{
 			Suspects: []diagnose.Finding{finding}, Risks: []diagnose.Finding{finding}, RuledOut: []diagnose.Finding{finding},
-			Missing: []diagnose.Gap{{Fact: said, Remedy: finding.Remedy}},
 		}
 		s.Changes = []agent.Change{{To: s.Verdict}}
 		r := report.New(s, report.About{})
 
 		var shown []string
 		for _, c := range append(append(r.Causes, r.Risks...), r.Excluded...) {
-			shown = append(shown, c.Why, c.Remedy, c.Commands[0])
+			shown = append(shown, c.Why)
 		}
-		shown = append(shown, r.Why, r.Observed, r.Expected, r.ExpectedError, r.Requests[0].ServerHeader, r.Unknown[0].Fact, r.Unknown[0].Remedy, r.Unknown[0].Commands[0], r.Changes[0].Why)
+		shown = append(shown, r.Why, r.ExpectedError, r.Requests[0].ServerHeader, r.Changes[0].Why)
 		for i, got := range shown {
 			if got != foreign.shown {
 				t.Errorf("%d: shown as %.200q, want %.200q", i, got, foreign.shown)

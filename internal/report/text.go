@@ -66,6 +66,16 @@ func answered(s identity.Server) string {
 	return "a server that could not be told"
 }
 
+// few are the first of many identities, as they are written by comma.
+func few(identities string) string {
+	const longest = 256
+	if len(identities) <= longest {
+		return identities
+	}
+	cut := strings.LastIndexByte(identities[:longest], ',')
+	return identities[:max(cut, 0)] + ", and others"
+}
+
 // longestSummary is what the API server accepts as the message of an Event.
 const longestSummary = 1024
 
@@ -77,7 +87,7 @@ func (r Report) Summary() string {
 	case identity.Stale:
 		says = append(says, fmt.Sprintf("It was %s: %s.", r.verdict, r.Why))
 	default:
-		says = append(says, fmt.Sprintf("Expected %q, got %q from the metadata server %q: %s.", r.Expected, r.Observed, r.MetadataServer, r.Why))
+		says = append(says, fmt.Sprintf("Expected %q, got %q from the metadata server %q: %s.", few(r.Expected), r.Observed, r.MetadataServer, r.Why))
 	}
 	for _, c := range r.Causes {
 		says = append(says, fmt.Sprintf("Cause (%s): %s. %s %s", c.Confidence, c.Cause, c.Why, c.Remedy))
