@@ -49,7 +49,7 @@ func New(o Options) (*App, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range p.about.Warnings {
+	for _, w := range p.about().Warnings {
 		o.Logger.Warn("Suspicious setting", "warning", w)
 	}
 	c := o.Config

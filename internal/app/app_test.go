@@ -334,6 +334,9 @@ func TestATokenThatIsMountedLaterIsUsed(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.log.until(t, "state=match")
+	if got := p.report(t).About.Node; got != kubetest.Node {
+		t.Errorf("the page is about the node %q, want %q", got, kubetest.Node)
+	}
 	events := make(chan kubetest.Written, 100)
 	api.Tell(func(w kubetest.Written) { events <- w })
 	fault(t, s, "bypass")

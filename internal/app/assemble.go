@@ -21,7 +21,7 @@ type parts struct {
 	counters *exporter.Counters
 	self     func() kube.Self
 	client   *kube.Client // nil where there is no API server to ask
-	about    report.About
+	about    func() report.About
 }
 
 func assemble(o Options) (parts, error) {
@@ -40,7 +40,7 @@ func assemble(o Options) (parts, error) {
 	var client *kube.Client
 	clientErr := kube.ErrNotInCluster
 	if !o.WithoutKubernetes {
-		client, clientErr = newClient(c, userAgent, counters.KubernetesRequest)
+		client, clientErr = newClient(o, userAgent, counters.KubernetesRequest)
 	}
 	expect, err := expecter(c, self, client, clientErr)
 	if err != nil {
@@ -59,12 +59,12 @@ func assemble(o Options) (parts, error) {
 			},
 		},
 		counters: counters, self: self, client: client,
-		about: about(o, self()),
+		about: func() report.About { return about(o, self()) },
 	}, nil
 }
 
-func newClient(c config.Config, userAgent string, observe func(kube.Resource, kube.Reason)) (*kube.Client, error) {
-	cluster, err := kube.Config(c.ServiceAccountDirectory)
+func newClient(o Options, userAgent string, observe func(kube.Resource, kube.Reason)) (*kube.Client, error) {
+	cluster, err := kube.Config(func(name string) string { return o.Environment[name] }, o.Config.ServiceAccountDirectory)
 	if err != nil {
 		return nil, err
 	}

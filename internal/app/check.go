@@ -19,7 +19,7 @@ func NewCheck(o Options) (*Check, error) {
 }
 
 // Warnings are about the configuration: things that can make the answer untrue.
-func (c *Check) Warnings() []string { return c.parts.about.Warnings }
+func (c *Check) Warnings() []string { return c.parts.about().Warnings }
 
 // Run checks until it matches or the time is over, once at least, and is told why
 // it tries again.
@@ -27,13 +27,14 @@ func (c *Check) Run(ctx context.Context, longest time.Duration, again func(repor
 	const most = 5 * time.Second // between two checks
 	end := time.Now().Add(longest)
 	for pause := time.Second; ; pause = min(2*pause, most) {
-		r := report.New(agent.Check(ctx, c.parts.agent), c.parts.about)
+		r := report.New(agent.Check(ctx, c.parts.agent), c.parts.about())
 		if r.State == identity.Match || ctx.Err() != nil || !time.Now().Add(pause).Before(end) {
 			return r
 		}
 		again(r)
 		select {
 		case <-ctx.Done():
+			return r
 		case <-time.After(pause):
 		}
 	}

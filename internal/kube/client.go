@@ -137,7 +137,7 @@ func (c *Client) send(ctx context.Context, of Resource, method, path, contentTyp
 	return err
 }
 
-// do makes one request, and reads the answer unless into is nil.
+// do makes one request, and decodes the answer unless into is nil.
 func (c *Client) do(ctx context.Context, of Resource, method, path string, prepare func(*rest.Request), into any) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, klog.Logger{}), maxRequest) // client-go would also log errors, past the log
 	defer cancel()

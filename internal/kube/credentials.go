@@ -103,8 +103,8 @@ func projectOf(issuer string) string {
 // rest.InClusterConfig says, but for the folder of the credentials, which may be
 // a projected volume instead of the automounted one. The files are read with each
 // request, and need not be there yet.
-func Config(credentials string) (*rest.Config, error) {
-	host, port := os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")
+func Config(getenv func(string) string, credentials string) (*rest.Config, error) {
+	host, port := getenv("KUBERNETES_SERVICE_HOST"), getenv("KUBERNETES_SERVICE_PORT")
 	if host == "" || port == "" {
 		return nil, ErrNotInCluster
 	}

@@ -95,7 +95,7 @@ func (x *exchange) transport(ctx context.Context) (http.RoundTripper, error) {
 }
 
 // dial connects within the context, and ties the connection to it: http.Transport
-// does neither end a dial with the request nor the body of every answer.
+// ends neither a dial nor the body of every answer with the request.
 func dial(ctx context.Context, network, address string) (net.Conn, error) {
 	conn, err := (&net.Dialer{KeepAlive: -1}).DialContext(ctx, network, address)
 	if err != nil {

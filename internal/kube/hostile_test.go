@@ -155,7 +155,7 @@ func locate(t *testing.T, s *rawServer) place {
 	t.Setenv("KUBERNETES_SERVICE_HOST", host)
 	t.Setenv("KUBERNETES_SERVICE_PORT", port)
 	p := place{directory: t.TempDir()}
-	p.config, err = kube.Config(p.directory)
+	p.config, err = kube.Config(os.Getenv, p.directory)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -39,7 +39,7 @@ func newCluster(t *testing.T) *cluster {
 		t.Setenv(name, value)
 	}
 	c := &cluster{Server: s}
-	config, err := kube.Config(s.Directory)
+	config, err := kube.Config(os.Getenv, s.Directory)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,7 +226,7 @@ func TestConfiguredNamesWin(t *testing.T) {
 
 func TestOutsideOfAClusterThereIsNoAPIServer(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
-	if _, err := kube.Config(t.TempDir()); err != kube.ErrNotInCluster { //nolint:errorlint // this very value
+	if _, err := kube.Config(os.Getenv, t.TempDir()); err != kube.ErrNotInCluster { //nolint:errorlint // this very value
 		t.Errorf("Config() without the variables: %v", err)
 	}
 }

@@ -34,8 +34,9 @@ type Options struct {
 	Gatherer   prometheus.Gatherer
 	Snapshot   func() *agent.Snapshot
 	// Alive reports whether the probe loop turns.
-	Alive  func() bool
-	About  report.About
+	Alive func() bool
+	// About is asked each time: a token that tells more may be mounted later.
+	About  func() report.About
 	Logger *slog.Logger
 }
 
@@ -145,4 +146,4 @@ func (s *Server) statusJSON(w http.ResponseWriter, _ *http.Request) {
 	_ = e.Encode(s.report()) // fails only if the client has gone
 }
 
-func (s *Server) report() report.Report { return report.New(s.options.Snapshot(), s.options.About) }
+func (s *Server) report() report.Report { return report.New(s.options.Snapshot(), s.options.About()) }

@@ -175,10 +175,11 @@ func TestForeignStringsAreEscaped(t *testing.T) {
 				Probes:  []agent.Probe{{State: hostile, Failures: map[identity.Endpoint]identity.Reason{identity.EndpointEmail: hostile, identity.EndpointToken: hostile, identity.EndpointServer: hostile}}},
 			}
 		}
-		o.About = report.About{
+		about := report.About{
 			Version: hostile, Node: hostile, Pod: hostile, Namespace: hostile, ServiceAccount: hostile, MetadataHost: hostile,
 			Warnings: []string{hostile}, Settings: []report.Setting{{Name: hostile, Value: hostile}},
 		}
+		o.About = func() report.About { return about }
 	})
 	_, page := s.get(t, "/", "")
 	for _, raw := range []string{"<script", "<img", `"'>`, `'>`} {

@@ -56,6 +56,10 @@ type site struct {
 	logs *bytes.Buffer
 }
 
+func about() report.About {
+	return report.About{Version: "v1.2.3", Node: "node-1", Settings: []report.Setting{{Name: "WI_PROBE_INTERVAL", Value: "1s"}}}
+}
+
 // serve runs a server over an agent, which is alive and has probed if o is not
 // nil; adjust may change the options.
 func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *site {
@@ -88,7 +92,7 @@ func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *si
 	registry.MustRegister(counters, exporter.NewGauges(a.Snapshot, exporter.Build{Version: "v1.2.3"}, "169.254.169.254"))
 	opts := web.Options{
 		Address: "127.0.0.1:0", Gatherer: registry, Snapshot: a.Snapshot, Alive: a.Alive, Logger: slog.New(slog.NewTextHandler(logs, nil)),
-		About: report.About{Version: "v1.2.3", Node: "node-1", Settings: []report.Setting{{Name: "WI_PROBE_INTERVAL", Value: "1s"}}},
+		About: about,
 	}
 	if adjust != nil {
 		adjust(&opts)
@@ -190,7 +194,13 @@ func TestHealthIsTheLoopsAndNotTheMetadataServers(t *testing.T) {
 
 func TestThePageSaysWhatMatters(t *testing.T) {
 	fallback := from(identity.ServerVM, node, "Metadata Server for VM")
-	s := serve(t, &fallback, func(o *web.Options) { o.About.Warnings = []string{"mind the gap"} })
+	s := serve(t, &fallback, func(o *web.Options) {
+		o.About = func() report.About {
+			a := about()
+			a.Warnings = []string{"mind the gap"}
+			return a
+		}
+	})
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) { // confirm probes
 		if _, body := s.get(t, "/status.json", ""); strings.Contains(body, `"state": "node_fallback"`) || time.Now().After(deadline) {
 			break

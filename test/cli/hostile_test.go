@@ -109,7 +109,7 @@ func (p *peer) serve(c net.Conn) {
 	}
 }
 
-// all is the same hostility of every endpoint.
+// everywhere is the same hostility of every endpoint.
 func everywhere(f func(int) reply) map[string]func(int) reply {
 	return map[string]func(int) reply{"email": f, "token": f, "machine-type": f, "identity": f}
 }

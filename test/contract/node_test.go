@@ -97,7 +97,7 @@ func (n *node) assemble(t *testing.T, adjust func(*agent.Options)) *kube.Reporte
 		name, value, _ := strings.Cut(e, "=")
 		environment[name] = value
 	}
-	reader, err := kube.NewClient(&rest.Config{
+	client, err := kube.NewClient(&rest.Config{
 		Host: "https://" + net.JoinHostPort(
 			environment["KUBERNETES_SERVICE_HOST"], environment["KUBERNETES_SERVICE_PORT"]),
 		BearerTokenFile: filepath.Join(n.cluster.Directory, "token"),
@@ -112,7 +112,7 @@ func (n *node) assemble(t *testing.T, adjust func(*agent.Options)) *kube.Reporte
 	}
 	log := slog.New(slog.NewJSONHandler(n.logs, nil))
 	prober := metadata.New(n.servers.MetadataAddr().String(), timeout, "contract")
-	reporter := kube.NewReporter(reader, func() kube.Self { return self }, true, false, func() kube.Report {
+	reporter := kube.NewReporter(client, func() kube.Self { return self }, true, false, func() kube.Report {
 		r := report.New(n.Snapshot(), report.About{})
 		return kube.Report{State: r.State, Message: r.Summary()}
 	}, log)
@@ -120,9 +120,9 @@ func (n *node) assemble(t *testing.T, adjust func(*agent.Options)) *kube.Reporte
 		Prober: prober, Recorder: n, Logger: log, Nodes: identity.NodeAccounts{identity.DefaultNodeAccount},
 		Interval: interval, Timeout: timeout, TokenInterval: time.Minute,
 		ExpectationInterval: 10 * time.Minute, StartupGrace: time.Minute,
-		Expect: func(ctx context.Context) (identity.Reading, error) { return reader.Expectation(ctx, self) },
+		Expect: func(ctx context.Context) (identity.Reading, error) { return client.Expectation(ctx, self) },
 		ClusterSettings: func(ctx context.Context) diagnose.Settings {
-			return reader.ClusterSettings(ctx, self, "kube-system")
+			return client.ClusterSettings(ctx, self, "kube-system")
 		},
 		Claims: prober.Claims,
 		Changed: func(_ identity.State, s *agent.Snapshot) {

@@ -91,7 +91,7 @@ func serve(ctx context.Context, address string, durations prometheus.Collector) 
 // readServiceAccount reads it once, and fails without credentials: a floor that
 // never met TLS would be smaller than any real agent.
 func readServiceAccount(ctx context.Context, credentials string) error {
-	config, err := kube.Config(credentials)
+	config, err := kube.Config(os.Getenv, credentials)
 	if err != nil {
 		return err
 	}

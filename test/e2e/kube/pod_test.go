@@ -17,10 +17,10 @@ import (
 )
 
 // pod is what the exporter has in a Pod: the folder of credentials, the way to
-// the API server, and the reader that is made from both.
+// the API server, and the client that is made from both.
 type pod struct {
 	self        kube.Self
-	reader      *kube.Client
+	client      *kube.Client
 	link        *link
 	credentials string
 
@@ -57,7 +57,7 @@ func (c *cluster) podWith(t *testing.T, token string) *pod {
 	linkHost, linkPort := p.link.address()
 	t.Setenv("KUBERNETES_SERVICE_HOST", linkHost)
 	t.Setenv("KUBERNETES_SERVICE_PORT", linkPort)
-	config, err := kube.Config(p.credentials)
+	config, err := kube.Config(os.Getenv, p.credentials)
 	must(t, err)
 	// The certificate is for the server, not for the proxy before it.
 	config.ServerName = host
@@ -66,7 +66,7 @@ func (c *cluster) podWith(t *testing.T, token string) *pod {
 	}
 	config.QPS = -1 // tests read more often than agents
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &wire{pod: p, next: next} })
-	p.reader, err = kube.NewClient(config, "e2e-kube", p.observe)
+	p.client, err = kube.NewClient(config, "e2e-kube", p.observe)
 	must(t, err)
 	p.self, err = kube.SelfFromToken(p.credentials)
 	must(t, err)
@@ -121,7 +121,7 @@ func (p *pod) readBy(ctx context.Context, t *testing.T, self kube.Self) result {
 	reasons, requests := p.reasonsFrom(0), p.requestsFrom(0)
 	connections := p.link.accepted()
 	begin := time.Now()
-	e, err := p.reader.Expectation(ctx, self)
+	e, err := p.client.Expectation(ctx, self)
 	r := result{expectation: e, err: err, took: time.Since(begin), connections: p.link.accepted() - connections}
 
 	newReasons, newRequests := p.reasonsFrom(len(reasons)), p.requestsFrom(len(requests))

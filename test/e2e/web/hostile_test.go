@@ -79,7 +79,9 @@ func TestTheFullestPageFitsOnAPhone(t *testing.T) {
 	}
 	s, err := server.New(server.Options{
 		Address: "127.0.0.1:0", Gatherer: prometheus.NewRegistry(), Snapshot: func() *observer.Snapshot { return snapshot },
-		Alive: func() bool { return true }, Logger: slog.New(slog.DiscardHandler), About: report.About{Node: strings.Repeat("n", 253), Pod: word, Warnings: []string{word}},
+		Alive: func() bool { return true }, Logger: slog.New(slog.DiscardHandler), About: func() report.About {
+			return report.About{Node: strings.Repeat("n", 253), Pod: word, Warnings: []string{word}}
+		},
 	})
 	if err != nil {
 		t.Fatal(err)
