@@ -90,6 +90,41 @@ func (t *text) tokenEnd(i int) int {
 	return i
 }
 
+// hidePieces hides a token, and the pieces behind it into which it may be broken: by
+// quotes and plus signs, by commas, or by a tag, as where somebody wrapped it.
+func (t *text) hidePieces(begin, end int) {
+	const longestJoint = 8
+	t.hide(begin, end)
+	for j := end; j < len(t.letters) && j-end <= longestJoint; {
+		if !isToken(t.letters[j].c) || t.letters[j].c == '+' {
+			j++
+			continue
+		}
+		next := t.tokenEnd(j)
+		switch {
+		case t.isPiece(j, next):
+			t.hide(j, next)
+			end = next
+		case next == len(t.letters) || t.letters[next].c != '>': // not the name of a tag
+			return
+		}
+		j = next
+	}
+}
+
+// isPiece reports whether the run may be a part of a token, and is no word.
+func (t *text) isPiece(begin, end int) bool {
+	if end-begin < 4 {
+		return false
+	}
+	for j := begin; j < end; j++ {
+		if c := t.letters[j].c; isDigit(c) || j > begin && isUpper(c) {
+			return true
+		}
+	}
+	return false
+}
+
 // startsWord reports whether the letter at i does not continue a word.
 func (t *text) startsWord(i int) bool {
 	return t.letters[i].gap || !isAlphanumeric(t.letters[i-1].c)
@@ -97,40 +132,49 @@ func (t *text) startsWord(i int) bool {
 
 // hideGoogleTokens: every access token of Google begins like this.
 func (t *text) hideGoogleTokens() {
-	t.find("ya29.", func(begin, end int) { t.hide(begin, t.tokenEnd(end)) })
+	t.find("ya29.", func(begin, end int) { t.hidePieces(begin, t.tokenEnd(end)) })
 }
 
 // hideWebTokens: a JSON Web Token begins with the base64 of `{"`, and mostly of
 // one of the fields alg, iss, kid and typ, so that it is known within a word too.
 func (t *text) hideWebTokens() {
-	const shortest, fields = len("eyJhbGciOiJ"), "hpr0"
+	const shortest, fields = len("eyJhbGci"), "hpr0"
 	t.find("eyj", func(begin, next int) {
 		end := t.tokenEnd(begin)
 		if t.letters[begin+2].c != 'J' || end-begin < shortest {
 			return
 		}
 		if t.startsWord(begin) || strings.IndexByte(fields, t.letters[next].c) >= 0 {
-			t.hide(begin, end)
+			t.hidePieces(begin, end)
 		}
 	})
 }
 
 // secretFields hold credentials, here without what joins the words of their names.
 var secretFields = []string{
-	"accesstoken", "idtoken", "refreshtoken", "subjecttoken", "clientsecret", "privatekey", "password", "apikey", "authorization",
+	"token", "accesstoken", "idtoken", "refreshtoken", "subjecttoken", "clientsecret", "privatekey", "password", "apikey", "authorization",
 }
 
 // hideFields hides the values of secret fields in JSON, XML, a form or a header.
 func (t *text) hideFields() {
 	for i, l := range t.letters {
-		if (l.c == ':' || l.c == '=' || l.c == '>') && t.namesSecret(i) {
-			t.hide(t.value(i + 1))
+		if l.c != ':' && l.c != '=' && l.c != '>' {
+			continue
+		}
+		next := i + 1
+		if l.c == '=' && next < len(t.letters) && t.letters[next].c == '>' {
+			next++ // an arrow
+		}
+		quoted := next < len(t.letters) && (t.letters[next].c == '"' || t.letters[next].c == '\'')
+		if t.namesSecret(i, quoted) {
+			t.hide(t.value(next))
 		}
 	}
 }
 
-// namesSecret reports whether a secret field's name ends before the letter at i.
-func (t *text) namesSecret(i int) bool {
+// namesSecret reports whether a secret field's name ends before the letter at i. The
+// word token alone is one only where its value is quoted: "invalid token: it expired".
+func (t *text) namesSecret(i int, quoted bool) bool {
 	for i > 0 && (t.lower[i-1] == '"' || t.lower[i-1] == '\'') {
 		i--
 	}
@@ -147,7 +191,7 @@ func (t *text) namesSecret(i int) bool {
 		n++
 		whole := t.startsWord(i-1) || isUpper(t.letters[i-1].c)
 		for _, field := range secretFields {
-			if len(field) == n && isReverse(name[:n], field) && (whole || field != "idtoken") { // invalid token
+			if len(field) == n && isReverse(name[:n], field) && (whole && (quoted || field != "token") || field != "idtoken" && field != "token") { // invalid token
 				return true
 			}
 		}
@@ -199,8 +243,12 @@ func (t *text) value(i int) (begin, end int) {
 func (t *text) hideSchemes() {
 	for _, scheme := range []string{"bearer", "basic"} {
 		t.find(scheme, func(_, begin int) {
+			named := begin
+			for begin < len(t.letters) && strings.IndexByte(`"':=\`, t.letters[begin].c) >= 0 {
+				begin++
+			}
 			end := t.tokenEnd(begin)
-			if begin < end && t.letters[begin].gap && !t.areWords(begin, end) {
+			if begin < end && (t.letters[begin].gap || begin > named) && !t.areWords(begin, end) {
 				t.hide(begin, end)
 			}
 		})

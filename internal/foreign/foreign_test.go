@@ -122,6 +122,13 @@ func TestCredentialsAreNotShown(t *testing.T) {
 		{"a form with a split name", "access_\ntoken = " + opaque, "access_ token = [redacted]"},
 		{"a field behind letters", "myaccess_token=" + opaque, "myaccess_token=[redacted]"},
 		{"XML", "<access_token>" + opaque + "</access_token>", "<access_token>[redacted]</access_token>"},
+		{"pieces of a token", `"ya29.c.b0Aa" + "2LrT4bVn8KsW", "d7Qw" no`, `"[redacted]" + "[redacted]", "[redacted]" no`},
+		{"a JSON Web Token by commas", "[eyJhbGci,OiJSUzI1,NiIsImtp] no", "[[redacted],[redacted],[redacted]] no"},
+		{"a token that a page wrapped", "ya29.c.b0Aa<wbr>q9Xv2LrT<br>no", "[redacted]<wbr>[redacted]<br>no"},
+		{"a quoted bearer", `Bearer "kq3vgczw7fjs9m" no`, `Bearer "[redacted]" no`},
+		{"a bearer behind a colon", "Bearer: kq3vgczw7fjs9m", "Bearer: [redacted]"},
+		{"a field behind an arrow", `"access_token" => "kq3vgczw7fjs9m"`, `"access_token" => "[redacted]"`},
+		{"a field named token", `{"token":"kq3vgczw7fjs9m"}`, `{"token":"[redacted]"}`},
 		{"a header", "Authorization: Bearer " + opaque + "\r\nHost: x", "Authorization: [redacted]"},
 
 		{"a bearer", "header Bearer " + opaque + ", sorry", "header Bearer [redacted], sorry"},

@@ -76,7 +76,7 @@ func Parse(s string) (Identity, error) {
 	case id.Kind() == "":
 		return "", errors.New("neither an email, nor a workload pool, nor a principal")
 	// Namespaces and names in a principal are the user's, and may be a hash.
-	case id.Kind() != Principal && foreign.Text(s, len(s)) != strings.TrimSpace(s):
+	case strings.Contains(folded, "ya29."), id.Kind() != Principal && foreign.Text(s, len(s)) != strings.TrimSpace(s):
 		return "", errors.New("what looks like a credential")
 	}
 	return id, nil
