@@ -60,7 +60,8 @@ type Reporter struct {
 
 	wake   chan struct{}
 	self   Self                // as it is known now
-	last   identity.State      // the one that was looked at last
+	last   identity.State      // the one that was reported last
+	stale  bool                // it was when it was looked at last
 	failed map[Resource]Reason // what was logged last
 
 	limit   *rate.Limiter
@@ -154,18 +155,13 @@ func (p *Reporter) Run(ctx context.Context) {
 
 // report writes what is due. Before there is a verdict there is nothing to report.
 func (p *Reporter) report(ctx context.Context, r Report) {
-	if r.State == identity.Starting {
+	if r.State == identity.Starting || p.isFirstStale(r) {
 		return
 	}
 	p.self = p.whoami()
 	changed := r.State != p.last
 	if changed {
 		p.planEvents(r.State)
-	}
-	for _, about := range p.about {
-		if (about.news || r.State != identity.Match) && about.due() && p.limit.Allow() {
-			p.writeEvent(ctx, r, about)
-		}
 	}
 	if p.condition && p.self.Node != "" && (changed || p.heartbeat.due()) {
 		ok, wait := p.writeCondition(ctx, r), heartbeatInterval
@@ -174,6 +170,25 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 		}
 		p.heartbeat.wrote(ok, wait)
 	}
+	for _, about := range p.about {
+		// A write may have taken long.
+		if p.current().State != r.State {
+			p.Wake()
+			return
+		}
+		if (about.news || r.State != identity.Match) && about.due() && p.limit.Allow() {
+			p.writeEvent(ctx, r, about)
+		}
+	}
+}
+
+// isFirstStale reports whether the state is stale, and was not when it was looked at
+// before. When a process that was stopped goes on, its state is stale until the
+// first probe, which is no news.
+func (p *Reporter) isFirstStale(r Report) bool {
+	first := r.State == identity.Stale && !p.stale
+	p.stale = r.State == identity.Stale
+	return first
 }
 
 // never is longer than a process lives.

@@ -239,7 +239,7 @@ func TestALoopThatHangsIsReportedAndItsHeartbeatEnds(t *testing.T) {
 		s := tell(t, true, true)
 		s.now(match)
 		s.quietly(stale)
-		s.after(time.Minute)
+		s.after(time.Minute + time.Second)
 		if got := s.conditions(); len(got) != 2 || got[1] != "Unknown" {
 			t.Fatalf("conditions %v, want False and then Unknown", got)
 		}
@@ -426,6 +426,43 @@ func TestEachOfTheTwoEventsIsRepeatedAndTriedAgainByItself(t *testing.T) {
 		}
 		if patches["demo"] != 1 || patches["default"] > 1 {
 			t.Errorf("repeated %v, want the one about the Pod once", patches)
+		}
+	})
+}
+
+// Its first probe is under way.
+func TestAProcessThatWasStoppedAndGoesOnReportsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tell(t, true, true)
+		s.now(match)
+		before := len(s.written)
+		s.now(stale)
+		s.quietly(match)
+		s.after(2 * time.Minute)
+		if n := len(s.written) - before; n != 0 {
+			t.Errorf("%d writes about a moment, want none", n)
+		}
+	})
+}
+
+// Each write may take five seconds, while the state changes.
+func TestWhatIsOldWhenItsTurnComesIsNotWritten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := tell(t, true, true)
+		s.now(match)
+		s.answers(hangs)
+		s.now(fallback) // of which the condition hangs
+		s.quietly(match)
+		s.answers(http.StatusOK)
+		before := len(s.written)
+		s.after(10 * time.Second)
+		for _, w := range s.written[before:] {
+			if w.Object["reason"] == "WorkloadIdentityNodeFallback" {
+				t.Errorf("wrote %v, which is over", w.Object)
+			}
+		}
+		if got := s.conditions(); got[len(got)-1] != "False" {
+			t.Errorf("conditions %v, want False in the end", got)
 		}
 	})
 }
