@@ -157,7 +157,11 @@ func (c *Client) do(ctx context.Context, of Resource, method, path string, prepa
 		// 15,000 agents must not do that; each tries again later by itself.
 		MaxRetries(0)
 	prepare(request)
-	body, err := request.Do(ctx).Raw()
+	result := request.Do(ctx)
+	body, err := result.Raw()
+	if err != nil {
+		err = result.Error() // the same in the server's words
+	}
 	switch {
 	case err == nil && x.cut:
 		err = fmt.Errorf("the answer is larger than %d bytes", maxBody)

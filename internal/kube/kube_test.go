@@ -123,7 +123,7 @@ func TestFailuresSayWhatToDo(t *testing.T) {
 		reason  kube.Reason
 		says    []string
 	}{
-		{http.StatusForbidden, 0, 5 * time.Second, kube.Forbidden, []string{"demo/app", "verb get", "WI_EXPECTED_EMAILS"}},
+		{http.StatusForbidden, 0, 5 * time.Second, kube.Forbidden, []string{"demo/app", "verb get", "WI_EXPECTED_EMAILS", `serviceaccounts "app"`}},
 		{http.StatusUnauthorized, 0, 5 * time.Second, kube.Forbidden, []string{"demo/app", "refuses the token"}},
 		{http.StatusNotFound, 0, 5 * time.Second, kube.NotFound, []string{"demo/app", "WI_SERVICE_ACCOUNT"}},
 		{http.StatusTooManyRequests, 0, 5 * time.Second, kube.Throttled, []string{"demo/app"}},
