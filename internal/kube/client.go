@@ -92,11 +92,9 @@ func NewClient(config *rest.Config, userAgent string, observe func(Resource, Rea
 type object struct {
 	Annotations map[string]string `json:"annotations"`
 	Labels      map[string]string `json:"labels"`
-	// ManagedFields tell who changed what, and when.
-	ManagedFields []struct {
-		Time   time.Time       `json:"time"`
-		Fields json.RawMessage `json:"fieldsV1"`
-	} `json:"managedFields"`
+	// ManagedFields tell who changed what, and when. They are decoded one by one: a
+	// hostile list of many would take fifty times its size.
+	ManagedFields json.RawMessage `json:"managedFields"`
 
 	// readAt is when it was read, by the clock of the API server; zero if not known.
 	readAt time.Time

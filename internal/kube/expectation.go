@@ -1,6 +1,7 @@
 package kube
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -24,9 +25,13 @@ func (c *Client) Expectation(ctx context.Context, self Self) (identity.Reading, 
 		return identity.Reading{}, err
 	}
 	r := identity.Reading{Expectation: e}
-	if changed := o.changed(); !changed.IsZero() && !o.readAt.IsZero() {
+	if changed := o.changed(); !changed.IsZero() {
+		at := o.readAt
+		if at.IsZero() {
+			at = time.Now() // better than nothing: nodes keep their clocks
+		}
 		// Replicas of the API server need not agree about the time.
-		r.Changed, r.Age = changed, max(0, o.readAt.Sub(changed))
+		r.Changed, r.Age = changed, max(0, at.Sub(changed))
 	}
 	return r, nil
 }
@@ -40,6 +45,9 @@ func (c *Client) serviceAccount(ctx context.Context, namespace, name string) (ob
 	return o, nil
 }
 
+// maxManagers is many times the number of those who change one object.
+const maxManagers = 100
+
 // changed is when the annotations that decide were changed last, by the clock of the
 // API server; zero if the object does not tell. Whoever changes a field of an object
 // owns it, and the object knows when he did (Kubernetes documentation, "Field
@@ -49,16 +57,28 @@ func (o object) changed() time.Time {
 	if o.Annotations[identity.AnnotationServiceAccount] == "" {
 		return newest
 	}
-	for _, m := range o.ManagedFields {
-		var fields struct {
-			Metadata struct {
-				Annotations map[string]json.RawMessage `json:"f:annotations"`
-			} `json:"f:metadata"`
+	list := json.NewDecoder(bytes.NewReader(o.ManagedFields))
+	_, _ = list.Token() // the bracket; what is no list has no element that can be decoded
+	for range maxManagers {
+		var m struct {
+			Time   string `json:"time"`
+			Fields struct {
+				Metadata struct {
+					Annotations map[string]json.RawMessage `json:"f:annotations"`
+				} `json:"f:metadata"`
+			} `json:"fieldsV1"`
 		}
-		_ = json.Unmarshal(m.Fields, &fields) // fields of a form that is not known are nobody's
+		// Fields of a form that is not known are nobody's.
+		if err := list.Decode(&m); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
+			break
+		}
+		at, err := time.Parse(time.RFC3339, m.Time)
+		if err != nil {
+			continue
+		}
 		for _, key := range []string{identity.AnnotationServiceAccount, identity.AnnotationReturnPrincipal} {
-			if _, ok := fields.Metadata.Annotations["f:"+key]; ok && m.Time.After(newest) {
-				newest = m.Time
+			if _, ok := m.Fields.Metadata.Annotations["f:"+key]; ok && at.After(newest) {
+				newest = at
 			}
 		}
 	}

@@ -2,6 +2,8 @@ package kube_test
 
 import (
 	"fmt"
+	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,7 +49,10 @@ func TestAnExpectationIsAsOldAsTheLastChangeOfItsAnnotation(t *testing.T) {
 		{"a clock that is ahead", account, entry("helm", "-1h", ownsAccount), true, 0, true},
 		{"no managed fields", account, "", true, 0, false},
 		{"fields of an unknown form", account, entry("helm", "1h", `"x"`), true, 0, false},
-		{"no clock of the server", account, entry("helm", "1h", ownsAccount), false, 0, false},
+		{"no clock of the server", account, entry("helm", "1h", ownsAccount), false, 0, true}, // by that of the node, which is behind
+		{"a time that is none", account, `{"manager":"x","time":"garbage","fieldsV1":{}},` + entry("helm", "40s", ownsAccount), true, 40 * time.Second, true},
+		{"numbers where there are words", account, `{"manager":1,"time":5,"subresource":7},` + entry("helm", "40s", ownsAccount), true, 40 * time.Second, true},
+		{"a million managers", account, strings.Repeat("{},", 650_000) + entry("helm", "40s", ownsAccount), true, 0, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			s := listenRaw(t, "127.0.0.1:0")
@@ -58,9 +63,15 @@ func TestAnExpectationIsAsOldAsTheLastChangeOfItsAnnotation(t *testing.T) {
 				header = "Date: " + now.Format("Mon, 02 Jan 2006 15:04:05 GMT") + "\r\n"
 			}
 			s.answers(says(fmt.Sprintf("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n%s", header, len(text), text)))
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
 			r, err := client.Expectation(t.Context(), demoApp)
 			if err != nil {
 				t.Fatal(err)
+			}
+			runtime.ReadMemStats(&after)
+			if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 24 {
+				t.Errorf("the read allocated %d MiB", n)
 			}
 			if r.Age != tt.want || r.Changed.IsZero() == tt.known {
 				t.Errorf("age %s, changed at %s; want %s, %t", r.Age, r.Changed, tt.want, tt.known)
