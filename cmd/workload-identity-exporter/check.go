@@ -42,7 +42,8 @@ func check(ctx context.Context, args []string, environment config.Environment, s
 	}
 	c, err := app.NewCheck(app.Options{
 		Config: settings, Environment: environment, Build: buildInfo(), Logger: slog.New(slog.DiscardHandler),
-		WithoutKubernetes: o.expect != nil, // any Pod may ask; few may read settings
+		WithoutKubernetes: o.expect != nil && !o.risks, // any Pod may ask; few may read settings
+		Gate:              o.expect != nil, Risks: o.risks,
 	})
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter check: %v\n", err)
@@ -71,6 +72,7 @@ func check(ctx context.Context, args []string, environment config.Environment, s
 
 type checkOptions struct {
 	expect []string // nil: what the configuration says
+	risks  bool
 	wait   time.Duration
 	json   bool
 }
@@ -83,6 +85,7 @@ func parseCheck(args []string) (checkOptions, error) {
 		o.expect = append(o.expect, strings.Split(s, ",")...)
 		return nil
 	})
+	flags.BoolVar(&o.risks, "risks", false, "")
 	flags.DurationVar(&o.wait, "wait", 0, "")
 	output := flags.String("output", "text", "")
 	if err := flags.Parse(args); err != nil {
@@ -115,13 +118,16 @@ identity this Pod gets, and whether it is the one that it should get. As an init
 container it keeps a Pod from starting with the identity of its node.
 
 Usage:
-  workload-identity-exporter check [-expect EMAIL] [-wait DURATION] [-output text|json]
+  workload-identity-exporter check [-expect EMAIL] [-wait DURATION] [-risks] [-output text|json]
 
   -expect EMAIL    the identity that is right; several separated by commas, or the
                    flag several times. It needs no access to the API server.
                    Default: WI_EXPECTED_EMAILS, or else the annotation of the
                    Pod's own Kubernetes ServiceAccount
   -wait DURATION   try again until it matches, for so long at most (default 0s)
+  -risks           show what threatens a match, too, such as a setting that the next
+                   restart of Cilium brings into effect: the check before a change.
+                   It reads the settings of the cluster, as far as it is allowed
   -output FORMAT   text or json (default text)
 
 Exit codes:

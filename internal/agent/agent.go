@@ -57,9 +57,10 @@ type Options struct {
 	// StartupGrace is how long a start may take before "cannot tell" is stated.
 	StartupGrace time.Duration
 
-	// ClusterSettings reads the settings that may explain a bad verdict; nil: they are
-	// not known. It returns what it has when its context ends.
-	ClusterSettings func(context.Context) diagnose.Settings
+	// ClusterSettings reads the settings that may explain a bad verdict, as far as the
+	// scope asks for them; the others are as before. nil: they are not known. It returns
+	// what it has when its context ends.
+	ClusterSettings func(ctx context.Context, scope diagnose.Scope, before diagnose.Settings) diagnose.Settings
 	// Claims asks the metadata server for an identity token, and returns what it says
 	// of who made it; nil: nobody is asked.
 	Claims func(context.Context) identity.Claims
@@ -168,7 +169,9 @@ func (a *Agent) cycle(ctx context.Context) {
 	if ctx.Err() == nil {
 		before := a.stated()
 		a.publish(o, v)
-		a.readSettings(ctx, !v.Same(before) && v.State != identity.Match)
+		// What has come to an end is looked at, too; a good start is not worth it.
+		ended := v.State != before.State && before.State != identity.Starting
+		a.readSettings(ctx, !v.Same(before) && (v.State != identity.Match || ended))
 		if v.State != before.State && a.Changed != nil {
 			a.Changed(before.State, a.Snapshot())
 		}

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"maps"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -14,6 +15,9 @@ const (
 	// settingsInterval is how often the settings of the cluster are read while
 	// nothing is wrong: people edit them rarely.
 	settingsInterval = 30 * time.Minute
+	// shownInterval is how often those are read that a risk or a suspicion rests on, as
+	// long as that is shown: people edit them now, and look at the page.
+	shownInterval = 2 * time.Minute
 	// They are read first between these two after the start: all agents may start at once.
 	settingsFrom = 30 * time.Second
 	settingsBy   = 3 * time.Minute
@@ -34,10 +38,14 @@ const (
 type causes struct {
 	settings diagnose.Settings
 	claims   identity.Claims
-	readAt   time.Time // when these two were read, zero if never
+	readAt   time.Time // when these two were read as a whole, zero if never
 	nextRead time.Time // when they are read again, if nothing is wrong
-	// earlyReads are those that a bad verdict causes.
+	// refreshed is when those were read that a risk or a suspicion rests on.
+	refreshed time.Time
+	// earlyReads are those that a change of state causes.
 	earlyReads *rate.Limiter
+	// threatened are the risks of the last match, kept while another state lasts.
+	threatened []diagnose.Cause
 
 	diagnosed   identity.Verdict // the one that was diagnosed last
 	since       time.Time        // when it was for the first time
@@ -50,17 +58,15 @@ func newCauses() causes {
 }
 
 // readSettings reads the settings of the cluster, and the claims of an identity
-// token, when they are due or when a bad verdict has just been published, and
+// token, when they are due or when another verdict has just been published, and
 // publishes what they say about it.
-func (a *Agent) readSettings(ctx context.Context, turnedBad bool) {
+func (a *Agent) readSettings(ctx context.Context, turned bool) {
 	c := &a.causes
-	if (a.ClusterSettings == nil && a.Claims == nil) || ctx.Err() != nil {
+	scope, due := c.due(turned, a.Snapshot())
+	if (a.ClusterSettings == nil && a.Claims == nil) || ctx.Err() != nil || !due {
 		return
 	}
-	if time.Now().Before(c.nextRead) && (!turnedBad || !c.earlyReads.Allow()) {
-		return
-	}
-	if turnedBad && a.mayFollowAnnotation() {
+	if turned && a.mayFollowAnnotation() {
 		if !sleep(ctx, cacheLag) {
 			return
 		}
@@ -68,21 +74,54 @@ func (a *Agent) readSettings(ctx context.Context, turnedBad bool) {
 	}
 	limited, cancel := context.WithTimeout(ctx, settingsTimeout)
 	defer cancel()
-	at := time.Now()
-	claims := a.readClaims(limited)
-	var settings diagnose.Settings
+	at, claims, settings := time.Now(), c.claims, c.settings
+	if scope != diagnose.Refresh {
+		claims = a.readClaims(limited)
+	}
 	if a.ClusterSettings != nil {
-		settings = a.ClusterSettings(limited)
+		settings = a.ClusterSettings(limited, scope, c.settings)
 	}
 	a.beat()
 	if ctx.Err() != nil {
 		return
 	}
-	c.settings, c.claims, c.readAt = settings, claims, at
-	c.nextRead = time.Now().Add(a.within(settingsInterval))
+	c.keep(settings, a.Wall())
+	c.claims, c.refreshed = claims, time.Now()
+	if scope == diagnose.Everything {
+		c.readAt = at
+	}
+	if scope != diagnose.Refresh {
+		c.nextRead = c.refreshed.Add(a.within(settingsInterval))
+	}
 	next := *a.Snapshot()
 	next.Diagnosis = a.diagnose(next.Observation, next.Verdict)
 	a.snapshot.Store(&next)
+}
+
+// due tells whether settings are to be read, and which.
+func (c *causes) due(turned bool, s *Snapshot) (diagnose.Scope, bool) {
+	now := time.Now()
+	switch {
+	case turned && c.earlyReads.Allow(), now.After(c.nextRead) && c.readAt.IsZero():
+		return diagnose.Everything, true
+	case !now.Before(c.nextRead) && s.Verdict.State != identity.Match:
+		return diagnose.Everything, true
+	case !now.Before(c.nextRead):
+		return diagnose.Routine, true
+	case s.Diagnosis.RestsOnCilium() && now.Sub(c.refreshed) >= shownInterval:
+		return diagnose.Refresh, true
+	}
+	return 0, false
+}
+
+// keep takes the settings. A key that was removed leaves no time in the object, but is
+// missed if it was seen before.
+func (c *causes) keep(s diagnose.Settings, now time.Time) {
+	before := c.settings.Cilium
+	if before.State == diagnose.Read && s.Cilium.State == diagnose.Read && !maps.Equal(before.Data, s.Cilium.Data) && !s.Cilium.Changed.After(before.Changed) {
+		s.Cilium.Changed = now
+	}
+	c.settings = s
 }
 
 // mayFollowAnnotation reports whether an annotation may explain what is stated that
@@ -110,12 +149,19 @@ func (a *Agent) diagnose(o identity.Observation, v identity.Verdict) diagnose.Di
 	if !v.Same(c.diagnosed) {
 		c.diagnosed, c.since = v, c.diagnosedAt
 	}
+	if last := a.Snapshot(); last.Verdict.State == identity.Match {
+		c.threatened = nil
+		for _, r := range last.Diagnosis.Risks {
+			c.threatened = append(c.threatened, r.Cause)
+		}
+	}
 	old := c.readAt.Before(c.since)
 	f := diagnose.Facts{
 		Loop: diagnose.Loop{
 			Verdict: v, Observation: o, Expectation: a.expectation.now,
 			OldSettings: old,
 			Recovered:   !c.wrongEnded.IsZero() && time.Since(c.wrongEnded) < recoveredFor,
+			Threatened:  c.threatened,
 		},
 		Settings: c.settings,
 		Process:  a.Process,

@@ -14,20 +14,23 @@ import (
 )
 
 // withCilium runs an agent where Cilium may be set to route by eBPF, and records
-// when it reads the settings.
-func withCilium(t *testing.T, masquerade string, adjust ...func(*agent.Options)) (*world, *[]time.Time) {
-	var reads []time.Time
+// which settings it reads.
+func withCilium(t *testing.T, masquerade string, adjust ...func(*agent.Options)) (*world, *[]diagnose.Scope) {
+	var reads []diagnose.Scope
 	w := start(t, func(o *agent.Options) {
 		for _, a := range adjust {
 			a(o)
 		}
 		o.Process.HostNetwork = diagnose.No
-		o.ClusterSettings = func(context.Context) diagnose.Settings {
-			reads = append(reads, time.Now())
+		changed := time.Now()
+		o.ClusterSettings = func(_ context.Context, scope diagnose.Scope, _ diagnose.Settings) diagnose.Settings {
+			reads = append(reads, scope)
 			return diagnose.Settings{
-				Cilium: diagnose.ConfigMap{State: diagnose.Read, Data: map[string]string{
+				Cilium: diagnose.ConfigMap{State: diagnose.Read, Changed: changed, Data: map[string]string{
 					"enable-bpf-masquerade": masquerade, "kube-proxy-replacement": "true",
 				}},
+				NodeConfigs: diagnose.NodeConfigs{State: diagnose.Absent},
+				CiliumAgent: diagnose.CiliumAgent{State: diagnose.Read, Started: changed.Add(time.Second)},
 				DataplaneV2: diagnose.No, NodeLabels: map[string]string{diagnose.LabelMetadataServer: "true"},
 			}
 		}
@@ -93,7 +96,7 @@ func TestAWitnessSpeaksOfItsVerdictOnly(t *testing.T) {
 		reads := 0
 		w := start(t, func(o *agent.Options) {
 			o.Process.HostNetwork = diagnose.No
-			o.ClusterSettings = func(context.Context) diagnose.Settings {
+			o.ClusterSettings = func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
 				reads++
 				return diagnose.Settings{DataplaneV2: diagnose.No, NodeLabels: map[string]string{}}
 			}
@@ -168,7 +171,7 @@ func TestAChangedAnnotationHasTimeToGetToTheCache(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			var read time.Time
 			w := start(t, func(o *agent.Options) {
-				o.ClusterSettings = func(context.Context) diagnose.Settings {
+				o.ClusterSettings = func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
 					read = time.Now()
 					return diagnose.Settings{}
 				}
@@ -203,14 +206,86 @@ func TestPooledConnectionsAreARiskForAnHour(t *testing.T) {
 
 func TestTheSettingsAreReadEveryHalfHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, reads := withCilium(t, "true")
+		w, reads := withCilium(t, "false")
 		w.after(3 * time.Minute)
-		if got, want := w.risks(), "suggests cilium_bpf_host_routing"; got != want || len(*reads) != 1 {
-			t.Errorf("risks %v after %d reads, want %v after one", got, len(*reads), want)
+		if want := []diagnose.Scope{diagnose.Everything}; w.risks() != "" || !slices.Equal(*reads, want) {
+			t.Errorf("risks %v, and %v were read, want none and %v", w.risks(), *reads, want)
 		}
 		w.after(3 * time.Hour)
-		if n := len(*reads); n < 6 || n > 8 {
-			t.Errorf("%d reads in three hours, want one each half hour", n)
+		if n := count(*reads, diagnose.Routine); n < 6 || n > 8 || len(*reads) != n+1 {
+			t.Errorf("%v were read in three hours, want what is routine each half hour", *reads)
+		}
+	})
+}
+
+// Somebody corrects the setting, and looks at the page.
+func TestWhatIsShownIsLookedAtEveryTwoMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, reads := withCilium(t, "true")
+		w.after(3 * time.Minute)
+		if got, want := w.risks(), "suggests cilium_bpf_host_routing"; got != want {
+			t.Errorf("risks %v, want %v", got, want)
+		}
+		w.after(time.Hour)
+		if n := count(*reads, diagnose.Refresh); n < 26 || n > 30 || count(*reads, diagnose.Everything) != 1 {
+			t.Errorf("%v were read in an hour, want Cilium's settings every two minutes", *reads)
+		}
+	})
+}
+
+func count(scopes []diagnose.Scope, one diagnose.Scope) int {
+	return len(slices.DeleteFunc(slices.Clone(scopes), func(s diagnose.Scope) bool { return s != one }))
+}
+
+// After a repair the page must not go on warning of what has been corrected; and what
+// was missing a key before has been changed, though the object does not know when.
+func TestTheSettingsAreReadWhenAllIsWellAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		legacy := map[string]string{"kube-proxy-replacement": "true", "enable-bpf-masquerade": "true", "enable-host-legacy-routing": "true"}
+		routes := map[string]string{"kube-proxy-replacement": "true", "enable-bpf-masquerade": "true"}
+		data, changed := legacy, time.Now()
+		w := start(t, func(o *agent.Options) {
+			o.Process.HostNetwork = diagnose.No
+			o.ClusterSettings = func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
+				return diagnose.Settings{
+					Cilium:      diagnose.ConfigMap{State: diagnose.Read, Changed: changed, Data: data},
+					NodeConfigs: diagnose.NodeConfigs{State: diagnose.Absent},
+					CiliumAgent: diagnose.CiliumAgent{State: diagnose.Read, Started: changed.Add(time.Second)},
+					DataplaneV2: diagnose.No, NodeLabels: map[string]string{diagnose.LabelMetadataServer: "true"},
+				}
+			}
+		})
+		w.after(5 * time.Minute)
+		data = routes
+		w.answers(vm(customSA))
+		w.after(interval + time.Second)
+		if got, want := w.suspects(), "suggests cilium_bpf_host_routing"; got != want {
+			t.Errorf("suspects %v, want %v: the key was removed after Cilium had started", got, want)
+		}
+		data = legacy
+		w.answers(gke(app))
+		w.after(interval + time.Second)
+		if got, want := w.risks(), "suggests pooled_connections"; got != want {
+			t.Errorf("risks %v, want %v", got, want)
+		}
+	})
+}
+
+// A policy held the match up, and is the first suspect.
+func TestWhatThreatenedTheMatchIsRemembered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, func(o *agent.Options) {
+			o.ClusterSettings = func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
+				return diagnose.Settings{DataplaneV2: diagnose.No, Cilium: diagnose.ConfigMap{State: diagnose.Read, Data: map[string]string{
+					"kube-proxy-replacement": "true", "enable-bpf-masquerade": "true", "enable-local-redirect-policy": "true",
+				}}}
+			}
+		})
+		w.after(5 * time.Minute)
+		w.answers(vm(customSA))
+		w.after(10 * time.Minute)
+		if got, want := w.suspects(), "suggests local_redirect_dormant, suggests cilium_bpf_host_routing"; got != want {
+			t.Errorf("suspects %v, want %v", got, want)
 		}
 	})
 }

@@ -36,7 +36,7 @@ func TestACheck(t *testing.T) {
 				w := &world{expected: identity.Reading{Expectation: tt.expects}, judged: map[identity.State]int{}}
 				w.thenAnswers(tt.answers...)
 				began := time.Now()
-				s := agent.Check(t.Context(), w.options())
+				s := agent.Check(t.Context(), w.options(), false)
 				if got := s.Verdict.State; got != tt.want {
 					t.Errorf("got %s (%s), want %s", got, s.Verdict.Why, tt.want)
 				}
@@ -57,7 +57,7 @@ func TestACheckEndsWithItsContext(t *testing.T) {
 		w.answers(gke(app))
 		ctx, cancel := context.WithCancel(t.Context())
 		cancel()
-		if s := agent.Check(ctx, w.options()); s.Verdict.State != identity.Starting {
+		if s := agent.Check(ctx, w.options(), false); s.Verdict.State != identity.Starting {
 			t.Errorf("got %s, want %s", s.Verdict.State, identity.Starting)
 		}
 	})

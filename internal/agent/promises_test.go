@@ -292,7 +292,7 @@ func TestALoopThatWaitsForTheAPIServerIsNotStale(t *testing.T) {
 				<-ctx.Done()
 				return identity.Reading{}, ctx.Err()
 			}
-			o.ClusterSettings = func(ctx context.Context) diagnose.Settings {
+			o.ClusterSettings = func(ctx context.Context, _ diagnose.Scope, _ diagnose.Settings) diagnose.Settings {
 				<-ctx.Done()
 				return diagnose.Settings{}
 			}

@@ -30,6 +30,11 @@ type Options struct {
 	// WithoutKubernetes: the API server is not asked. What is expected must be
 	// configured then.
 	WithoutKubernetes bool
+	// Gate: a Check is for the Pod of a workload that it runs in, of which somebody has
+	// said on the command line what is right.
+	Gate bool
+	// Risks: a Check shows what threatens a match, too.
+	Risks bool
 }
 
 // App is the agent with all that it serves. It listens from New on, and must Run.

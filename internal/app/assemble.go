@@ -54,7 +54,7 @@ func assemble(o Options) (parts, error) {
 			ExpectationInterval: c.ExpectationInterval, AnnotationGrace: c.AnnotationGrace, StartupGrace: c.StartupGrace,
 			ClusterSettings: clusterSettings(client, self, c.CiliumNamespace), Claims: prober.Claims,
 			Process: diagnose.Process{
-				HostNetwork: hostNetwork(c), Environment: environmentFacts(c, o.Environment),
+				HostNetwork: hostNetwork(c), Gate: o.Gate, Environment: environmentFacts(c, o.Environment),
 				Self: processFacts(self()),
 			},
 		},
@@ -97,12 +97,12 @@ func expecter(c config.Config, self func() kube.Self, client *kube.Client, clien
 
 // clusterSettings reads the settings of the cluster that may explain a verdict, if
 // there is an API server to ask.
-func clusterSettings(client *kube.Client, self func() kube.Self, ciliumNamespace string) func(context.Context) diagnose.Settings {
+func clusterSettings(client *kube.Client, self func() kube.Self, ciliumNamespace string) func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
 	if client == nil {
 		return nil
 	}
-	return func(ctx context.Context) diagnose.Settings {
-		return client.ClusterSettings(ctx, self(), ciliumNamespace)
+	return func(ctx context.Context, scope diagnose.Scope, before diagnose.Settings) diagnose.Settings {
+		return client.ClusterSettings(ctx, self(), ciliumNamespace, scope, before)
 	}
 }
 

@@ -10,12 +10,15 @@ import (
 )
 
 // Check judges by the parts of an App. It serves nothing, and tells nobody.
-type Check struct{ parts parts }
+type Check struct {
+	parts parts
+	risks bool
+}
 
 // NewCheck wires the parts.
 func NewCheck(o Options) (*Check, error) {
 	p, err := assemble(o)
-	return &Check{p}, err
+	return &Check{p, o.Risks}, err
 }
 
 // Warnings are about the configuration: things that can make the answer untrue.
@@ -27,7 +30,7 @@ func (c *Check) Run(ctx context.Context, longest time.Duration, again func(repor
 	const most = 5 * time.Second // between two checks
 	end := time.Now().Add(longest)
 	for pause := time.Second; ; pause = min(2*pause, most) {
-		r := report.New(agent.Check(ctx, c.parts.agent), c.parts.about())
+		r := report.New(agent.Check(ctx, c.parts.agent, c.risks), c.parts.about())
 		if r.State == identity.Match || ctx.Err() != nil || !time.Now().Add(pause).Before(end) {
 			return r
 		}

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 // Environment is a copy of a process's variables, by name. It is taken once, so
@@ -33,32 +35,11 @@ func (e Environment) Typos() []string {
 		if !strings.HasPrefix(name, Prefix+"_") || slices.Contains(known, name) {
 			continue
 		}
-		nearest := slices.MinFunc(known, func(a, b string) int { return distance(name, a) - distance(name, b) })
-		if distance(name, nearest) <= 3 {
+		nearest := slices.MinFunc(known, func(a, b string) int { return identity.Distance(name, a) - identity.Distance(name, b) })
+		if identity.Distance(name, nearest) <= 3 {
 			name += " (did you mean " + nearest + "?)"
 		}
 		typos = append(typos, name)
 	}
 	return typos
-}
-
-// distance is the number of characters to insert, delete or replace to get from
-// a to b (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j]+1, row[j+1]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

@@ -1,6 +1,9 @@
 package diagnose
 
 import (
+	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -9,28 +12,56 @@ import (
 // Causes in annotations, in the expectation, and in IAM.
 
 // expectationOutdated: WI_EXPECTED_EMAILS wins over the annotations, and nobody
-// changes it when they are changed.
+// changes it when they are changed. It may be misspelt, as the flag -expect may be.
 func expectationOutdated(f Facts) opinion {
 	configured, observed := f.Expectation.Source == identity.SourceConfig, f.Verdict.Identity
+	expects := "By " + f.configuredBy() + " " + quote(f.Expectation.String()) + " is right"
 	switch {
 	case !f.Verdict.State.Accuses() || f.vmAnswers():
 	case !configured && f.Expectation.Known():
-		return rulesOut("WI_EXPECTED_EMAILS is not set.")
-	case !configured || f.Annotations == nil || observed == "":
-	case f.annotated() == string(observed) && f.gkeAnswers():
-		return proves("WI_EXPECTED_EMAILS expects %s, and the annotation of the Kubernetes ServiceAccount names "+
-			"what the server gives: %s.", quote(f.Expectation.String()), quote(string(observed)))
-	case f.annotated() == string(observed):
-		return suggests("WI_EXPECTED_EMAILS expects %s, and the annotation of the Kubernetes ServiceAccount "+
-			"names %s.", quote(f.Expectation.String()), quote(string(observed)))
+		return rulesOut("%s is not set.", f.configuredBy())
+	case !configured || observed == "":
+	case f.Annotations != nil && f.annotated() == string(observed) && f.gkeAnswers():
+		return proves("%s, and the annotation of the Kubernetes ServiceAccount names what the server gives: %s.",
+			expects, quote(string(observed)))
+	case f.Annotations != nil && f.annotated() == string(observed):
+		return suggests("%s, and the annotation of the Kubernetes ServiceAccount names %s.", expects, quote(string(observed)))
 	case f.Annotations[identity.AnnotationReturnPrincipal] == "true" && observed.Kind() == identity.Principal:
-		return proves("WI_EXPECTED_EMAILS expects %s, and the annotation %s of the Kubernetes ServiceAccount is "+
-			"\"true\", which asks for the principal.",
-			quote(f.Expectation.String()), identity.AnnotationReturnPrincipal)
+		return proves("%s, and the annotation %s of the Kubernetes ServiceAccount is \"true\", which asks for the principal.",
+			expects, identity.AnnotationReturnPrincipal)
 	case f.annotated() != "" && f.Expectation.Accepts(identity.Identity(f.annotated())):
-		return rulesOut("WI_EXPECTED_EMAILS and the annotation of the Kubernetes ServiceAccount agree.")
+		return rulesOut("The annotation of the Kubernetes ServiceAccount names the same as %s.", f.configuredBy())
+	case f.in(identity.Mismatch):
+		return suggests("%s, and the server gives %s%s.", expects, quote(string(observed)), f.resemblance())
 	}
 	return opinion{}
+}
+
+// maxTypo is how many letters two words may differ in for one to be a misspelling of
+// the other.
+const maxTypo = 2
+
+// resemblance is what the observed identity has in common with the only expected one.
+func (f Facts) resemblance() string {
+	if len(f.Expectation.Accepted) != 1 {
+		return ""
+	}
+	expected, observed := string(f.Expectation.Accepted[0]), string(f.Verdict.Identity)
+	name, project, _ := strings.Cut(expected, "@")
+	otherName, otherProject, isAccount := strings.Cut(observed, "@")
+	switch letters := identity.Distance(expected, observed); {
+	case letters == 0: // said in other words
+	case letters == 1:
+		return ", which differs in one letter"
+	case letters <= maxTypo:
+		return fmt.Sprintf(", which differs in %d letters", letters)
+	case !isAccount:
+	case name == otherName:
+		return ", which has the same name in another project"
+	case project == otherProject:
+		return ", another account of the same project"
+	}
+	return ""
 }
 
 // annotationMissing: for a ServiceAccount without the annotation GKE's server
@@ -42,6 +73,8 @@ func annotationMissing(f Facts) opinion {
 	case !f.in(identity.Unbound):
 	case f.annotated() != "":
 		return rulesOut("The Kubernetes ServiceAccount has the annotation %s=%s.", key, quote(f.annotated()))
+	case f.misspeltKey() != "":
+		// It is there, under another name.
 	case f.Annotations != nil && observed.Kind() == identity.WorkloadPool:
 		return proves("The Kubernetes ServiceAccount has no annotation %s, and the server gives what it gives "+
 			"without: the workload pool %s.", key, quote(string(observed)))
@@ -49,9 +82,48 @@ func annotationMissing(f Facts) opinion {
 		return suggests("The Kubernetes ServiceAccount has no annotation %s.", key)
 	case f.Annotations == nil && f.Expectation.Source == identity.SourceConfig:
 		return suggests("The server gives %s, as for a Kubernetes ServiceAccount without the annotation %s; what is "+
-			"expected comes from WI_EXPECTED_EMAILS.", quote(string(observed)), key)
+			"expected comes from %s.", quote(string(observed)), key, f.configuredBy())
 	}
 	return opinion{}
+}
+
+// annotationMisspelt: a key that is not the right one is no annotation, and a value
+// that is no email of a service account leads to none.
+func annotationMisspelt(f Facts) opinion {
+	const key = identity.AnnotationServiceAccount
+	switch {
+	case f.in(identity.UnknownExpectation) && f.Expectation.Invalid != "":
+		return proves("The annotation %s is %s, which is not the email of a service account.", key, quote(f.Expectation.Invalid))
+	case f.in(identity.Unbound) && f.misspeltKey() != "":
+		return proves("The Kubernetes ServiceAccount has no annotation %s, and has %s.", key, quote(f.misspeltKey()))
+	}
+	return opinion{}
+}
+
+// annotationMisspeltRisk: the pool is what is expected without an annotation. Nobody
+// who has written one meant that.
+func annotationMisspeltRisk(f Facts) opinion {
+	if f.Expectation.Source != identity.SourceWorkloadPool || f.misspeltKey() == "" {
+		return opinion{}
+	}
+	return suggests("The workload pool is right for a Kubernetes ServiceAccount without the annotation %s. But it has %s, "+
+		"which looks as if it was meant to be that.", identity.AnnotationServiceAccount, quote(f.misspeltKey()))
+}
+
+// misspeltKey is a key among the annotations that was likely meant to be the one of a
+// service account, where that is not there.
+func (f Facts) misspeltKey() string {
+	const meant = "gcp-service-account"
+	if f.annotated() != "" {
+		return ""
+	}
+	for _, key := range slices.Sorted(maps.Keys(f.Annotations)) {
+		name := key[strings.LastIndexByte(key, '/')+1:]
+		if key != identity.AnnotationServiceAccount && identity.Distance(strings.ToLower(name), meant) <= maxTypo {
+			return key
+		}
+	}
+	return ""
 }
 
 // annotationChanged: the metadata server and the API server's cache learn of a
@@ -75,6 +147,10 @@ func annotationChanged(f Facts) opinion {
 	case f.in(identity.Unbound) && f.annotated() != "":
 		return suggests("The annotation %s=%s is there, and the server answers as if it were not: it may have been "+
 			"added a moment ago.", key, quote(f.annotated()))
+	case f.in(identity.Mismatch) && f.gkeAnswers() && observed.Kind() == identity.ServiceAccount &&
+		f.Expectation.Source == identity.SourceAnnotation:
+		return suggests("The annotation names %s, and GKE's metadata server gives %s%s: it may hold what the annotation "+
+			"was before.", expected, quote(string(observed)), f.resemblance())
 	default:
 		return o
 	}
@@ -87,9 +163,21 @@ func annotationChanged(f Facts) opinion {
 // gsaMissing: IAM answers 404 for an account that it does not know.
 func gsaMissing(f Facts) opinion {
 	if reason := f.refusal(); reason == identity.NoServiceAccount {
-		return proves("IAM says that it does not know the service account %s.", quote(string(f.Verdict.Identity)))
+		return proves("IAM says that it does not know the service account %s%s.", quote(string(f.Verdict.Identity)),
+			f.named())
 	}
 	return opinion{}
+}
+
+// named says who names the service account that is not there.
+func (f Facts) named() string {
+	switch {
+	case f.Expectation.Source == identity.SourceAnnotation && f.Expectation.Accepts(f.Verdict.Identity):
+		return ", which the annotation of the Kubernetes ServiceAccount names: it is misspelt there, or was deleted"
+	case f.Expectation.Source == identity.SourceConfig:
+		return ", which the server has from the annotation of the Kubernetes ServiceAccount: it is misspelt there, or was deleted"
+	}
+	return ""
 }
 
 // bindingMissing: IAM's 403 is about a permission "on resource (or it may not
@@ -137,8 +225,8 @@ func environmentRisk(f Facts) opinion {
 		return environmentOverride(f)
 	}
 	if set := f.obeyed(); len(set) > 0 {
-		return suggests("The agent's Pod has %s, which the probe ignores and other clients obey. If it is set in "+
-			"Pods of workloads too, they do not get the identity that is probed.", strings.Join(set, ", "))
+		return suggests("%s has %s, which the probe ignores and other clients obey. If it is set in Pods of workloads "+
+			"too, they do not get the identity that is probed.", f.thePod(), strings.Join(set, ", "))
 	}
 	return opinion{}
 }

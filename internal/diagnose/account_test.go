@@ -34,7 +34,7 @@ func TestTheExpectation(t *testing.T) {
 		{
 			"the annotation names the node's account, and the VM's server answers",
 			facts(configured(app), fallback(vm), annotations(identity.AnnotationServiceAccount, string(node))),
-			"", "",
+			allOfVM, "",
 		},
 		{
 			"WI_EXPECTED_EMAILS and the annotation agree",
@@ -122,7 +122,7 @@ func TestTheExpectation(t *testing.T) {
 				verdict(identity.Mismatch, other, gke), annotations(identity.AnnotationServiceAccount, string(app)),
 				replaced(annotated(node)),
 			),
-			"suggests source_nat", "",
+			"suggests annotation_changed, suggests source_nat", "",
 		},
 		{
 			"the annotation was changed, and the server is not known",
@@ -132,7 +132,7 @@ func TestTheExpectation(t *testing.T) {
 		{
 			"the annotation was changed from the node's account, which the VM's server gives",
 			facts(fallback(vm), replaced(annotated(node))),
-			"", "",
+			allOfVM, "",
 		},
 	})
 }
@@ -151,7 +151,7 @@ func TestIAM(t *testing.T) {
 		{
 			"the VM's server refuses the token",
 			facts(refused(identity.Denied, 403), func(f *diagnose.Facts) { f.Verdict.Server = vm }),
-			"", "",
+			allOfVM, "",
 		},
 	})
 }
@@ -170,7 +170,7 @@ func TestAnotherServerIsProbed(t *testing.T) {
 		},
 		{
 			"variables that the probe ignores", facts(fallback(vm), variables("GCE_METADATA_HOST")),
-			"", "environment_override",
+			allOfVM, "environment_override",
 		},
 	})
 }

@@ -2,18 +2,25 @@ package diagnose_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
+// allOfVM are the causes for which nothing speaks but that the VM's server answers.
+const allOfVM = "possible host_network, possible node_pool_gce_metadata, possible cilium_bpf_host_routing, possible redirect_missing"
+
 // When the VM's server answers, requests have missed the node's rule, or the node has none.
 func TestTheVMAnswers(t *testing.T) {
 	diagnoses(t, []row{
-		{"nothing else is known", facts(fallback(vm)), "", ""},
+		{
+			"nothing else is known, so all are listed", facts(fallback(vm)),
+			allOfVM, "",
+		},
 		{
 			"nothing may be read", facts(fallback(vm), ciliumIs(diagnose.Forbidden), ipMasqIs(diagnose.Forbidden)),
-			"", "",
+			allOfVM, "",
 		},
 		{
 			"eBPF host routing, and all else is excluded", facts(fallback(vm), known, bypass),
@@ -46,12 +53,12 @@ func TestTheVMAnswers(t *testing.T) {
 		},
 		{
 			"kube-proxy is replaced in part",
-			facts(fallback(vm), known, cilium(bpfMasquerade, "true", kubeProxyReplacement, "partial")),
+			facts(fallback(vm), known, cilium(bpfMasquerade, "true", kubeProxyReplacement, "partial"), version("")),
 			"suggests cilium_bpf_host_routing", "",
 		},
 		{
 			"kube-proxy is replaced as far as the kernel can",
-			facts(fallback(vm), known, cilium(bpfMasquerade, "true", kubeProxyReplacement, "probe")),
+			facts(fallback(vm), known, cilium(bpfMasquerade, "true", kubeProxyReplacement, "probe"), version("")),
 			"suggests cilium_bpf_host_routing", "",
 		},
 		{
@@ -65,7 +72,7 @@ func TestTheVMAnswers(t *testing.T) {
 			"suggests cilium_bpf_host_routing", "",
 		},
 		{
-			"no masquerading of IPv4, of which no source is sure",
+			"no masquerading of IPv4 beside that by eBPF, with which Cilium does not start",
 			facts(
 				fallback(vm), known,
 				cilium(bpfMasquerade, "true", kubeProxyReplacement, "true", ipv4Masquerade, "false"),
@@ -82,31 +89,35 @@ func TestTheVMAnswers(t *testing.T) {
 		},
 		{
 			"the settings were corrected by legacy routing, maybe without a restart",
-			facts(fallback(vm), known, legacy),
+			facts(fallback(vm), known, legacy, started(-time.Minute)),
 			"suggests cilium_bpf_host_routing", "node_pool_gce_metadata",
 		},
 		{
-			"the settings were corrected by iptables, maybe without a restart", facts(fallback(vm), known, iptables),
+			"the settings were corrected by iptables, and whether Cilium restarted is not known",
+			facts(fallback(vm), known, iptables, ciliumAgentIs(diagnose.Forbidden)),
 			"suggests cilium_bpf_host_routing", "",
 		},
 		{
 			"kube-proxy is not replaced, as far as the settings tell", facts(fallback(vm), known, kubeProxy),
-			"", "host_network, node_pool_gce_metadata",
+			"suggests redirect_missing", "host_network, node_pool_gce_metadata",
 		},
 		{
 			"kube-proxy is not replaced, in the old word",
 			facts(fallback(vm), known, cilium(bpfMasquerade, "true", kubeProxyReplacement, "disabled")),
-			"", "",
+			"suggests redirect_missing", "",
 		},
-		{"Cilium with its defaults", facts(fallback(vm), known, cilium()), "", "host_network, node_pool_gce_metadata"},
+		{
+			"Cilium with its defaults", facts(fallback(vm), known, cilium()),
+			"suggests redirect_missing", "host_network, node_pool_gce_metadata",
+		},
 		{
 			"kube-proxy is replaced, and masquerading is by iptables by default",
-			facts(fallback(vm), known, cilium(kubeProxyReplacement, "true")),
+			facts(fallback(vm), known, cilium(kubeProxyReplacement, "true"), nodeConfigsAre(diagnose.Forbidden)),
 			"suggests cilium_bpf_host_routing", "",
 		},
 		{
 			"there is no Cilium, or it is in another namespace", facts(fallback(vm), known, ciliumIs(diagnose.Absent)),
-			"", "host_network, node_pool_gce_metadata",
+			"possible cilium_bpf_host_routing, possible redirect_missing", "host_network, node_pool_gce_metadata",
 		},
 		{
 			"Dataplane V2 has Google's settings", facts(fallback(vm), podNetwork, withServer, v2, bypass),
@@ -161,7 +172,7 @@ func TestTheVMAnswers(t *testing.T) {
 		{
 			"link-local masquerading does not make the VM answer",
 			facts(fallback(vm), known, kubeProxy, ipMasq(linkLocal)),
-			"", "ip_masq_agent_link_local, cilium_bpf_masquerade_link_local",
+			"suggests redirect_missing", "ip_masq_agent_link_local, cilium_bpf_masquerade_link_local",
 		},
 		{
 			"another account than known from the VM's server",
@@ -189,7 +200,10 @@ func TestTheVMAnswers(t *testing.T) {
 // When the email is a node's and nobody knows who gave it, little is proven.
 func TestANodesAccountFromAnUnknownServer(t *testing.T) {
 	diagnoses(t, []row{
-		{"a node's account from an unknown server", facts(fallback(unknown)), "", ""},
+		{
+			"a node's account from an unknown server", facts(fallback(unknown)),
+			"possible host_network, possible node_pool_gce_metadata, possible cilium_bpf_host_routing", "",
+		},
 		{
 			"a node's account, and host routing", facts(fallback(unknown), known, bypass),
 			"suggests cilium_bpf_host_routing", "",
@@ -260,7 +274,7 @@ func TestGKETakesThePodForAnother(t *testing.T) {
 		{
 			"another account from GKE's server",
 			facts(verdict(identity.Mismatch, other, gke), annotations(identity.AnnotationServiceAccount, string(app))),
-			"suggests source_nat", "",
+			"suggests annotation_changed, suggests source_nat", "",
 		},
 		{"another account from an unknown server", facts(verdict(identity.Mismatch, other, unknown)), "", ""},
 		{

@@ -4,8 +4,9 @@
 // It is pure: facts in, findings out, no I/O, no clock, no logging. It never
 // decides a verdict and accuses nobody; a finding is for the person who was
 // paged. A cause needs evidence of its own: that the VM's metadata server answers
-// fits four causes alike, and so names none of them. Without evidence there is no
-// finding, and Missing says what could not be known. What rules a cause out must be
+// fits six causes alike, and so suggests none of them; where nothing tells more, all
+// that are left are listed, with how to tell them apart, and Missing says what could
+// not be known. What rules a cause out must be
 // live and about this node: the answers to a probe, the agent's own Pod, and what was
 // read of the Node and the ServiceAccount since the verdict. A file of settings is not:
 // what runs may have read another one, or be told otherwise for this node alone.
@@ -17,6 +18,7 @@ package diagnose
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
@@ -35,6 +37,11 @@ const (
 	// CiliumBPFHostRouting: eBPF host routing skips netfilter, and with it the rule
 	// that takes requests to GKE's metadata server (Cilium issues 28655 and 36685).
 	CiliumBPFHostRouting Cause = "cilium_bpf_host_routing"
+	// CiliumNoConntrack: Cilium keeps packets of Pods from connection tracking, and so
+	// from NAT (install-no-conntrack-iptables-rules).
+	CiliumNoConntrack Cause = "cilium_no_conntrack"
+	// RedirectMissing: the node has no rule that takes requests to GKE's metadata server.
+	RedirectMissing Cause = "redirect_missing"
 	// LocalRedirectDormant: a CiliumLocalRedirectPolicy whose backend is not ready
 	// lets requests through to the VM's server (Cilium issue 42574).
 	LocalRedirectDormant Cause = "local_redirect_dormant"
@@ -49,6 +56,8 @@ const (
 	ExpectationOutdated Cause = "expectation_outdated"
 	// AnnotationMissing: the Kubernetes ServiceAccount names no service account.
 	AnnotationMissing Cause = "annotation_missing"
+	// AnnotationMisspelt: its key or its value is not what was meant.
+	AnnotationMisspelt Cause = "annotation_misspelt"
 	// AnnotationChanged: it was changed, and not everybody knows yet.
 	AnnotationChanged Cause = "annotation_changed"
 	// GSAMissing: IAM does not know the service account.
@@ -101,13 +110,18 @@ const (
 	// Suggests: the facts fit, and so would others; or a setting is known and what
 	// runs is not, since Cilium reads its ConfigMap only when it starts.
 	Suggests Confidence = "suggests"
+	// Possible: nothing speaks for it but that nothing speaks against it. Why says how
+	// to tell.
+	Possible Confidence = "possible"
 	// RulesOut: live facts about this node contradict it.
 	RulesOut Confidence = "rules_out"
 )
 
 // Finding is what the facts say about one cause.
 type Finding struct {
-	Cause      Cause
+	Cause Cause
+	// Title names the cause for people.
+	Title      string
 	Confidence Confidence
 	// Why quotes the facts that it rests on, in a few sentences. What comes from
 	// outside in it is short and printable.
@@ -128,7 +142,8 @@ type Remedy struct {
 // Risks and RuledOut the other way round. A bad verdict without suspects has no
 // known cause.
 type Diagnosis struct {
-	// Suspects explain a bad verdict, the most likely one first. A proof stands alone.
+	// Suspects explain a bad verdict, the most likely one first. A proof stands alone,
+	// and what is only possible is listed only if there is nothing else.
 	Suspects []Finding
 	// Risks are what can break a good verdict, or makes it worth less than it seems.
 	Risks []Finding
@@ -150,11 +165,20 @@ func Diagnose(f Facts) Diagnosis {
 		case found.Confidence == RulesOut:
 			found.Remedy = Remedy{}
 			d.RuledOut = append(d.RuledOut, found)
-		case len(d.Suspects) == 0 || d.Suspects[0].Confidence != Proves:
+		case len(d.Suspects) == 0 || d.Suspects[0].Confidence == Suggests && found.Confidence == Suggests,
+			d.Suspects[0].Confidence == Possible:
 			d.Suspects = append(d.Suspects, found)
 		}
 	}
 	return d
+}
+
+// RestsOnCilium reports whether anything that is found rests on the settings of Cilium,
+// so that it may end when somebody corrects them.
+func (d Diagnosis) RestsOnCilium() bool {
+	return slices.ContainsFunc(slices.Concat(d.Suspects, d.Risks), func(f Finding) bool {
+		return f.Confidence != Possible && slices.Contains([]Cause{CiliumBPFHostRouting, CiliumNoConntrack, LocalRedirectDormant}, f.Cause)
+	})
 }
 
 // exclude reports whether the facts are good enough for a rule to rule something out
@@ -178,24 +202,51 @@ func findings(f Facts, question func(rule) func(Facts) opinion) []Finding {
 			continue
 		}
 		o := ask(f)
-		if o.confidence == "" || o.confidence == RulesOut && !f.exclude(ask) {
-			continue
+		if o.confidence == "" || o.confidence == RulesOut && (!f.exclude(ask) || f.in(identity.UnknownExpectation)) {
+			continue // nobody suspects what is wrong where nothing is known to be
 		}
 		// A probe of another server than Pods ask proves nothing about them.
 		if o.confidence == Proves && (f.mixed() || f.Environment.MetadataHost != "") {
 			o.confidence = Suggests
 		}
-		all = append(all, Finding{
+		found := Finding{
 			Cause:      r.cause,
+			Title:      r.title,
 			Confidence: o.confidence,
 			Why:        o.why,
 			Remedy:     r.remedy(f),
 			Runbook:    r.page(f.Verdict.State),
-		})
+		}
+		if o.foremost {
+			all = slices.Insert(all, 0, found)
+		} else {
+			all = append(all, found)
+		}
 	}
-	rank := []Confidence{Proves, Suggests, RulesOut}
+	rank := []Confidence{Proves, Suggests, Possible, RulesOut}
 	slices.SortStableFunc(all, func(a, b Finding) int {
 		return cmp.Compare(slices.Index(rank, a.Confidence), slices.Index(rank, b.Confidence))
 	})
 	return all
+}
+
+// Guide is what is always true of a cause, in the words that are used everywhere.
+type Guide struct {
+	Cause Cause
+	// Title names it for people, without a stop at the end.
+	Title string
+	// Remedy is the first thing to do, one sentence.
+	Remedy string
+	// Runbook is a link to the section about it.
+	Runbook string
+}
+
+// Guides are those of all causes, in the order of Causes.
+func Guides() []Guide {
+	var guides []Guide
+	for _, r := range rules() {
+		first, _, _ := strings.Cut(r.remedy(Facts{}).Text, ". ")
+		guides = append(guides, Guide{r.cause, r.title, strings.TrimSuffix(first, ".") + ".", r.page("")})
+	}
+	return guides
 }

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -91,10 +92,45 @@ func cilium(pairs ...string) fact {
 	for i := 0; i < len(pairs); i += 2 {
 		data[pairs[i]] = pairs[i+1]
 	}
-	return func(f *diagnose.Facts) { f.Cilium = diagnose.ConfigMap{State: diagnose.Read, Data: data} }
+	return func(f *diagnose.Facts) {
+		f.Cilium = diagnose.ConfigMap{State: diagnose.Read, Data: data, Changed: noon}
+	}
 }
 
-func ciliumIs(s diagnose.ConfigMapState) fact {
+// noon is when somebody changed the settings of Cilium last.
+var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+
+// started is when Cilium's agent did, relative to the last change of its settings.
+func started(after time.Duration) fact {
+	return func(f *diagnose.Facts) {
+		f.CiliumAgent = diagnose.CiliumAgent{State: diagnose.Read, Started: noon.Add(after), Version: "v1.20.2"}
+	}
+}
+
+// version is that of Cilium, if nothing more is known of its agent.
+func version(v string) fact { return func(f *diagnose.Facts) { f.CiliumAgent.Version = v } }
+
+func ciliumAgentIs(s diagnose.ReadState) fact {
+	return func(f *diagnose.Facts) { f.CiliumAgent = diagnose.CiliumAgent{State: s} }
+}
+
+// nodeConfig is a CiliumNodeConfig with pairs of keys and values.
+func nodeConfig(name string, selects diagnose.Tristate, pairs ...string) fact {
+	return func(f *diagnose.Facts) {
+		n := diagnose.NodeConfig{Name: name, Selects: selects, Defaults: map[string]string{}, Changed: noon}
+		for i := 0; i < len(pairs); i += 2 {
+			n.Defaults[pairs[i]] = pairs[i+1]
+		}
+		f.NodeConfigs.State = diagnose.Read
+		f.NodeConfigs.Items = append(f.NodeConfigs.Items, n)
+	}
+}
+
+func nodeConfigsAre(s diagnose.ReadState) fact {
+	return func(f *diagnose.Facts) { f.NodeConfigs = diagnose.NodeConfigs{State: s} }
+}
+
+func ciliumIs(s diagnose.ReadState) fact {
 	return func(f *diagnose.Facts) { f.Cilium.State = s }
 }
 
@@ -104,7 +140,7 @@ func ipMasq(config string) fact {
 	}
 }
 
-func ipMasqIs(s diagnose.ConfigMapState) fact {
+func ipMasqIs(s diagnose.ReadState) fact {
 	return func(f *diagnose.Facts) { f.IPMasqAgent.State = s }
 }
 
@@ -136,7 +172,9 @@ func variables(names ...string) fact {
 }
 
 func signs(by identity.Server, machine string) fact {
-	return func(f *diagnose.Facts) { f.Claims = identity.Claims{Server: by, Machine: machine} }
+	return func(f *diagnose.Facts) {
+		f.Claims = identity.Claims{Server: by, Machine: machine, Identity: f.Verdict.Identity}
+	}
 }
 
 func probes(host string) fact { return func(f *diagnose.Facts) { f.Environment.MetadataHost = host } }
@@ -174,8 +212,9 @@ func all(facts ...fact) fact {
 	}
 }
 
-// known are the facts of a node on which everything but Cilium is known and well.
-var known = all(podNetwork, withServer, v1, ipMasqIs(diagnose.Absent))
+// known are the facts of a node on which everything but the settings of Cilium is known
+// and well: they are those that run.
+var known = all(podNetwork, withServer, v1, ipMasqIs(diagnose.Absent), nodeConfigsAre(diagnose.Absent), started(time.Minute))
 
 // row is a case: facts and what is said about them.
 type row struct {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -37,27 +38,97 @@ type Loop struct {
 	// Recovered: a wrong identity was stated and has ended, not longer ago than
 	// connections and tokens of that time may live on.
 	Recovered bool
+	// Threatened are the risks of the last match, if it was right before the verdict.
+	Threatened []Cause
 }
 
 // Settings are those of the cluster, as they were read from its API server.
 type Settings struct {
 	// Cilium is the ConfigMap cilium-config in the namespace of Cilium.
 	Cilium ConfigMap
+	// NodeConfigs are the objects that change it for single nodes.
+	NodeConfigs NodeConfigs
+	// CiliumAgent is the one on this node.
+	CiliumAgent CiliumAgent
 	// IPMasqAgent is the ConfigMap ip-masq-agent in kube-system or in that namespace.
 	IPMasqAgent ConfigMap
 	// DataplaneV2: the DaemonSet anetd runs, so that Google configures Cilium.
 	DataplaneV2 Tristate
 	// NodeLabels are those of the node, nil if they are not known.
 	NodeLabels map[string]string
+	// RunsCilium is what of the Node says that Cilium runs on it, empty if nothing does.
+	RunsCilium string
 	// Annotations are those of the agent's Kubernetes ServiceAccount, nil if they are
 	// not known.
 	Annotations map[string]string
+	// Unanswered are the objects that may be read, as far as is known, and of which
+	// the API server gave no answer in time: no Role is missing.
+	Unanswered []Object
+}
+
+// Scope is how much of the settings is read.
+type Scope int8
+
+// The scopes.
+const (
+	// Everything: all that can explain a verdict.
+	Everything Scope = iota
+	// Routine is what may bring risks: without what a bad verdict alone needs, or what
+	// does not change while the Pod lives.
+	Routine
+	// Refresh: the settings of Cilium alone, on which what is shown may rest.
+	Refresh
+)
+
+// Object is one that is read beside the ConfigMaps.
+type Object string
+
+// The objects.
+const (
+	ObjectAnetd          Object = "anetd"
+	ObjectNode           Object = "node"
+	ObjectServiceAccount Object = "serviceaccount"
+	ObjectNodeConfigs    Object = "ciliumnodeconfigs"
+	ObjectCiliumPod      Object = "ciliumpod"
+)
+
+// NodeConfigs are the CiliumNodeConfigs in the namespace of Cilium.
+type NodeConfigs struct {
+	State ReadState
+	// Items are those that select the node or may do so, by name.
+	Items []NodeConfig
+}
+
+// NodeConfig is a CiliumNodeConfig: on the nodes that it selects, its values win over
+// those of cilium-config.
+type NodeConfig struct {
+	Name string
+	// Selects is Unknown where the labels of the node are.
+	Selects  Tristate
+	Defaults map[string]string
+	// Changed is when it was changed last, zero if not known.
+	Changed time.Time
+}
+
+// CiliumAgent is the Pod of Cilium on this node.
+type CiliumAgent struct {
+	State ReadState
+	// Started is when it was started: it reads its settings then, and not again.
+	Started time.Time
+	// Version is the tag of its image, or that of its DaemonSet; empty if not known.
+	Version string
 }
 
 // Process is what the agent knows of itself from its start on.
 type Process struct {
 	// HostNetwork: the agent's Pod is in the node's network.
 	HostNetwork Tristate
+	// OnlyWithServer: the DaemonSet's nodeSelector keeps it on nodes with the label of
+	// GKE's metadata server.
+	OnlyWithServer bool
+	// Gate: it is no agent, and asks for the Pod of a workload that it runs in, about
+	// which somebody has said on the command line what is right.
+	Gate        bool
 	Environment Environment
 	Self        Self
 }
@@ -82,22 +153,24 @@ func is(b bool) Tristate {
 
 // ConfigMap is one ConfigMap.
 type ConfigMap struct {
-	State ConfigMapState
+	State ReadState
 	// Namespace is where it was looked for, kube-system if empty.
 	Namespace string
 	Data      map[string]string
+	// Changed is when a value of it was changed last, zero if not known.
+	Changed time.Time
 }
 
-// ConfigMapState is what became of the attempt to read a ConfigMap.
-type ConfigMapState int8
+// ReadState is what became of the attempt to read something.
+type ReadState int8
 
-// The states of a ConfigMap.
+// The states.
 const (
 	// NotRead: not yet, or the API server did not answer.
-	NotRead ConfigMapState = iota
+	NotRead ReadState = iota
 	// Forbidden: no Role allows it.
 	Forbidden
-	// Absent: there is none.
+	// Absent: there is none, where it was looked for.
 	Absent
 	// Read: Data is what it holds.
 	Read
@@ -132,9 +205,9 @@ const labelNodePool = "cloud.google.com/gke-nodepool"
 func (f Facts) judged() bool {
 	switch f.Verdict.State {
 	case identity.NodeFallback, identity.Mismatch, identity.Unbound, identity.TokenDenied, identity.Unavailable,
-		identity.Match:
+		identity.UnknownExpectation, identity.Match:
 		return true
-	case identity.UnknownExpectation, identity.Stale, identity.Starting:
+	case identity.Stale, identity.Starting:
 	}
 	return false
 }
@@ -213,6 +286,24 @@ func (f Facts) failure() (identity.Endpoint, *identity.Failure) {
 // annotated is the service account that the annotation names.
 func (f Facts) annotated() string {
 	return strings.ToLower(strings.TrimSpace(f.Annotations[identity.AnnotationServiceAccount]))
+}
+
+// thePod and pronoun are who asks, at the beginning of a sentence and in it.
+func (f Facts) thePod() string {
+	if f.Gate {
+		return "This Pod"
+	}
+	return "The agent's Pod"
+}
+
+func (f Facts) pronoun() string { return strings.ToLower(f.thePod()[:1]) + f.thePod()[1:] }
+
+// configuredBy is where somebody has said what is right.
+func (f Facts) configuredBy() string {
+	if f.Gate {
+		return "-expect"
+	}
+	return "WI_EXPECTED_EMAILS"
 }
 
 // quote shows a value from outside, as much of it as an email may have.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
@@ -21,7 +22,7 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 	t.Helper()
 	judged := slices.Contains([]identity.State{
 		identity.NodeFallback, identity.Mismatch, identity.Unbound, identity.TokenDenied, identity.Unavailable,
-		identity.Match,
+		identity.UnknownExpectation, identity.Match,
 	}, f.Verdict.State)
 	switch match := f.Verdict.State == identity.Match; {
 	case !judged && len(d.Suspects)+len(d.Risks)+len(d.RuledOut) > 0:
@@ -109,11 +110,12 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 	}
 	// What was not read, or is Google's, is no evidence.
 	if f.Cilium.State != diagnose.Read || f.DataplaneV2 == diagnose.Yes {
-		for _, c := range causes(slices.Concat(d.Suspects, d.Risks)) {
-			if slices.Contains([]diagnose.Cause{
-				diagnose.CiliumBPFHostRouting, diagnose.LocalRedirectDormant, diagnose.CiliumBPFMasqueradeLinkLocal,
-			}, c) {
-				t.Errorf("%s without settings", c)
+		for _, found := range slices.Concat(d.Suspects, d.Risks) {
+			if found.Confidence != diagnose.Possible && slices.Contains([]diagnose.Cause{
+				diagnose.CiliumBPFHostRouting, diagnose.CiliumNoConntrack, diagnose.LocalRedirectDormant,
+				diagnose.CiliumBPFMasqueradeLinkLocal,
+			}, found.Cause) {
+				t.Errorf("%s without settings", found.Cause)
 			}
 		}
 	}
@@ -146,6 +148,8 @@ var shownAs sync.Map
 // The sets do not change, and check is called often.
 var suspectedCauses, riskCauses = diagnose.SuspectedCauses(), diagnose.RiskCauses()
 
+func gate(f *diagnose.Facts) { f.Gate = true }
+
 // worlds calls f with every combination of facts.
 func worlds(f func(diagnose.Facts)) {
 	var states []fact
@@ -167,6 +171,10 @@ func worlds(f func(diagnose.Facts)) {
 	settings := []fact{
 		ciliumIs(diagnose.NotRead), ciliumIs(diagnose.Forbidden), ciliumIs(diagnose.Absent),
 		bypass, legacy, redirect, ownMasq, cilium(bpfMasquerade, "true", kubeProxyReplacement, "partial"),
+		notrack, all(kubeProxy, nodeConfig("kpr", diagnose.Yes, kubeProxyReplacement, "true")),
+		all(bypass, nodeConfig("legacy", diagnose.Unknown, legacyRouting, "true"), started(time.Minute)),
+		all(legacy, nodeConfigsAre(diagnose.Absent), started(-time.Minute)),
+		cilium(ipv4Masquerade, "false", "enable-ipv6", "false", kubeProxyReplacement, "true", "datapath-mode", "netkit"),
 	}
 	masq := []fact{ipMasqIs(diagnose.Forbidden), ipMasqIs(diagnose.Absent), ipMasq(linkLocal), ipMasq("garbage")}
 	places := []fact{
@@ -181,6 +189,8 @@ func worlds(f func(diagnose.Facts)) {
 		all(annotations(identity.AnnotationServiceAccount, string(other)),
 			replaced(annotated(other)), variables("HTTP_PROXY")),
 		all(replaced(annotated(node)), probes("x")),
+		all(configured(app), annotations("iam.gke.io/gcp-service-acount", string(app))),
+		all(configured(other), gate),
 	}
 	signers := []fact{all(), signs(gke, ""), signs(vm, "gke-pool-1"), signs(unknown, "")}
 	for _, state := range states {
@@ -327,16 +337,16 @@ func TestDiagnoseIsPure(t *testing.T) {
 
 func TestCausesAreAClosedSet(t *testing.T) {
 	all := diagnose.Causes()
-	if want := slices.Compact(slices.Sorted(slices.Values(all))); len(all) != 20 || len(want) != len(all) {
-		t.Errorf("causes %v: want 20, each once", all)
+	if want := slices.Compact(slices.Sorted(slices.Values(all))); len(all) != 23 || len(want) != len(all) {
+		t.Errorf("causes %v: want 23, each once", all)
 	}
 	for _, c := range slices.Concat(suspectedCauses, riskCauses) {
 		if !slices.Contains(all, c) {
 			t.Errorf("%s is not among the causes", c)
 		}
 	}
-	if got := len(riskCauses); got != 9 {
-		t.Errorf("%d risks, want 9", got)
+	if got := len(riskCauses); got != 11 {
+		t.Errorf("%d risks, want 11", got)
 	}
 	for _, c := range all {
 		if !regexp.MustCompile("^[a-z_]+$").MatchString(string(c)) {

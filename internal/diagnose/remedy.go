@@ -8,38 +8,124 @@ import (
 
 // The remedies, in the words of the runbooks in alerts/runbooks.
 
-func useLegacyRouting(f Facts) Remedy {
+// cilium is kubectl in the namespace of Cilium.
+func (f Facts) kubectlCilium() string {
+	return "kubectl -n " + arg(f.cilium().namespace(), "CILIUM_NAMESPACE") + " "
+}
+
+// set are the commands that change settings of Cilium where they are decided: in
+// cilium-config, or in a CiliumNodeConfig of this node.
+func (f Facts) set(data string, decided ...string) []string {
 	c := f.cilium()
-	cilium := "kubectl -n " + arg(c.namespace(), "CILIUM_NAMESPACE") + " "
-	alternative := ", or bpf.masquerade: false"
-	if agent, _ := c.flag("enable-ip-masq-agent", No); agent != No {
-		alternative = " (bpf.masquerade: false keeps Cilium's agents from starting while enable-ip-masq-agent is on)"
+	for _, key := range decided {
+		if by := c.by[key]; by != "" {
+			return []string{
+				f.kubectlCilium() + "patch ciliumnodeconfig " + arg(by, "NAME") + ` --type=merge -p '{"spec": {"defaults": {` + data + `}}}'`,
+			}
+		}
 	}
-	restart := []string{
+	return []string{f.kubectlCilium() + `patch configmap cilium-config --type=merge -p '{"data": {` + data + `}}'`}
+}
+
+// restartCilium are the commands that restart Cilium's agents, on this node first.
+func (f Facts) restartCilium() []string {
+	cilium := f.kubectlCilium()
+	return []string{
 		cilium + "delete pod -l k8s-app=cilium --field-selector spec.nodeName=" + f.node(),
 		f.kubectl() + "exec " + f.pod() + " -- /workload-identity-exporter check # right after some seconds?",
 		cilium + "rollout restart daemonset/cilium",
 		cilium + "rollout status daemonset/cilium",
 	}
-	const then = " Then restart the Pods that keep connections to the metadata server."
-	if routing, _ := c.hostRouting(); routing == No {
+}
+
+// whatRoutes is the command that tells how Cilium routes on this node.
+func (f Facts) whatRoutes() string {
+	cilium := f.kubectlCilium()
+	return cilium + "exec $(" + cilium + "get pods -o name -l k8s-app=cilium --field-selector spec.nodeName=" + f.node() +
+		") -c cilium-agent -- cilium-dbg status | grep -i routing # Host: BPF, or Host: Legacy"
+}
+
+const (
+	restartPooled = " Then restart the Pods that keep connections to the metadata server."
+	// Of what has not struck nothing need be restarted: that is what would bring it about.
+	beforeRestart = " Do so before Cilium's agents are restarted or upgraded, or new nodes start."
+)
+
+func useLegacyRouting(f Facts) Remedy {
+	c := f.cilium()
+	routing, _ := c.hostRouting()
+	switch {
+	case c.word("datapath-mode") == "netkit":
 		return Remedy{
-			"See which host routing runs, BPF or Legacy. " +
-				"If it is BPF, restart Cilium's agents, on one node first." + then,
-			append([]string{
-				cilium + "exec $(" + cilium + "get pods -o name -l k8s-app=cilium --field-selector spec.nodeName=" +
-					f.node() + ") -c cilium-agent -- cilium-dbg status | grep -i routing",
-			}, restart...),
+			"With datapath-mode netkit Cilium's agents do not start with legacy routing. Set datapath-mode to \"veth\" " +
+				"and enable-host-legacy-routing to \"true\" for new nodes, and move Pods there; a node is not changed " +
+				"while Pods run on it.",
+			[]string{f.whatRoutes()},
+		}
+	case c.State != Read && (f.in(identity.Match) || f.Gate):
+		return Remedy{"See which host routing runs, BPF or Legacy.", []string{f.whatRoutes()}}
+	case c.State != Read, routing == No:
+		return Remedy{
+			"See which host routing runs, BPF or Legacy. If it is BPF, set enable-host-legacy-routing to \"true\" where it " +
+				"is not, and restart Cilium's agents, on one node first." + restartPooled,
+			append([]string{f.whatRoutes()}, f.restartCilium()...),
 		}
 	}
+	text, data := "Set enable-host-legacy-routing to \"true\"", `"enable-host-legacy-routing": "true"`
+	if on, _ := c.flag(noConntrackRules, No); on == Yes {
+		text += " and " + noConntrackRules + " to \"false\", both at once,"
+		data += `, "` + noConntrackRules + `": "false"`
+	}
+	helm := " The same in the Helm values, or the next upgrade brings it back: bpf.hostLegacyRouting: true" + c.alternative() +
+		". masqLinkLocal: false alone does not help."
+	commands := f.set(data, legacyRouting, noConntrackRules)
+	if f.in(identity.Match) && !f.vmAnswers() {
+		return Remedy{strings.TrimSuffix(text, ",") + "." + beforeRestart + helm, append(commands, f.whatRoutes())}
+	}
 	return Remedy{
-		"Set enable-host-legacy-routing to \"true\" and restart Cilium's agents, on one node first. The same in the " +
-			"Helm values, or the next upgrade brings it back: bpf.hostLegacyRouting: true" + alternative +
-			". masqLinkLocal: false alone does not help." + then,
-		append([]string{
-			cilium + "patch configmap cilium-config --type=merge -p " +
-				`'{"data": {"enable-host-legacy-routing": "true"}}'`,
-		}, restart...),
+		text + " and restart Cilium's agents, on one node first." + helm + restartPooled,
+		append(commands, f.restartCilium()...),
+	}
+}
+
+// alternative is the other remedy for host routing, as far as Cilium starts with it and
+// it helps: without any masquerading it does not, and two settings need BPF masquerading.
+func (c ciliumSettings) alternative() string {
+	ipv4, _ := c.flag(ipv4Masquerade, Yes)
+	agent, _ := c.flag("enable-ip-masq-agent", No)
+	conntrack, _ := c.flag(noConntrackRules, No)
+	switch {
+	case ipv4 == No:
+		return " (bpf.masquerade: false does not help while enable-ipv4-masquerade is off)"
+	case agent != No:
+		return " (bpf.masquerade: false keeps Cilium's agents from starting while enable-ip-masq-agent is on)"
+	case conntrack != No:
+		return " (bpf.masquerade: false keeps Cilium's agents from starting while " + noConntrackRules + " is on)"
+	}
+	return ", or bpf.masquerade: false"
+}
+
+func trackConnections(f Facts) Remedy {
+	text := "Set " + noConntrackRules + " to \"false\""
+	const rest = " The same in the Helm values: installNoConntrackIptablesRules: false. Leave " + legacyRouting +
+		" at \"true\": without it eBPF host routing does the same."
+	commands := f.set(`"`+noConntrackRules+`": "false"`, noConntrackRules)
+	if f.in(identity.Match) && !f.vmAnswers() {
+		return Remedy{text + "." + beforeRestart + rest, append(commands, f.whatRoutes())}
+	}
+	return Remedy{
+		text + " and restart Cilium's agents, on one node first." + rest + restartPooled,
+		append(commands, f.restartCilium()...),
+	}
+}
+
+func restoreRedirect(f Facts) Remedy {
+	return Remedy{
+		"Look for the rule on the node; if it is missing, drain the node and let it be replaced. GKE writes the rule when " +
+			"the node starts, and what flushes or reloads iptables takes it away.",
+		[]string{
+			"gcloud compute ssh " + f.node() + " -- sudo iptables -t nat -S PREROUTING # -d 169.254.169.254/32 ... 169.254.169.252:988?",
+		},
 	}
 }
 
@@ -67,10 +153,11 @@ func enableMetadataServer(f Facts) Remedy {
 }
 
 func leaveHostNetwork(f Facts) Remedy {
-	return Remedy{
-		"Remove hostNetwork from the DaemonSet of the agent.",
-		[]string{f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.hostNetwork}' # true?"},
+	command := f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.hostNetwork}' # true?"
+	if f.Gate {
+		return Remedy{"Remove hostNetwork from the Pod's spec, or expect the identity of the node.", []string{command}}
 	}
+	return Remedy{"Remove hostNetwork from the DaemonSet of the agent.", []string{command}}
 }
 
 func excludeLinkLocal(f Facts) Remedy {
@@ -95,6 +182,12 @@ func findSourceNAT(f Facts) Remedy {
 }
 
 func correctExpectation(f Facts) Remedy {
+	if f.Gate {
+		return Remedy{
+			"Compare -expect with the annotation of the Pod's Kubernetes ServiceAccount, and correct the one that is wrong.",
+			[]string{f.describeAnnotation()},
+		}
+	}
 	return Remedy{
 		"Correct WI_EXPECTED_EMAILS in the DaemonSet, or remove it, so that the annotation counts.",
 		[]string{f.setEnv("WI_EXPECTED_EMAILS-")},
@@ -102,10 +195,19 @@ func correctExpectation(f Facts) Remedy {
 }
 
 func annotate(f Facts) Remedy {
+	text := "Annotate the Kubernetes ServiceAccount, or expect the workload pool if it needs no service account of Google's."
+	return Remedy{text + " An annotation whose key is misspelt is none.", []string{f.annotate(f.gsa())}}
+}
+
+func correctAnnotation(f Facts) Remedy {
+	commands := []string{f.annotate(f.gsa())}
+	if key := arg(strings.ReplaceAll(f.misspeltKey(), "/", ""), ""); key != "" {
+		commands = append(commands, f.kubectl()+"annotate serviceaccount "+f.serviceAccount()+" "+f.misspeltKey()+"-")
+	}
 	return Remedy{
-		"Annotate the Kubernetes ServiceAccount, or remove WI_EXPECTED_EMAILS if it needs no service account of " +
-			"Google's. An annotation whose key is misspelt is none.",
-		[]string{f.annotate(f.gsa())},
+		"Annotate the Kubernetes ServiceAccount with " + identity.AnnotationServiceAccount + " and the email of the service " +
+			"account, in full and without quotes or a prefix.",
+		commands,
 	}
 }
 
@@ -171,17 +273,18 @@ func restartServer(f Facts) Remedy {
 }
 
 func allowEgress(f Facts) Remedy {
-	text := "Allow egress to 169.254.169.254/32 port 80 with Dataplane V2 and with a self-managed Cilium (by " +
-		"toCIDR: toEntities: [host] does not match it), else to 169.254.169.252/32 port 988."
-	switch {
-	case f.DataplaneV2 == Yes || f.Cilium.State == Read:
-		text = "Allow egress to 169.254.169.254/32 port 80. With Cilium toEntities: [host] does not match it, " +
-			"toCIDR does."
-	case f.DataplaneV2 == No && f.Cilium.State == Absent:
-		text = "Allow egress to 169.254.169.252/32 port 988."
+	text := "Allow egress to the metadata server: to 169.254.169.254/32 port 80 with Dataplane V2 and with a self-managed " +
+		"Cilium, else to 169.254.169.252/32 port 988."
+	if f.DataplaneV2 == Yes || f.Cilium.State == Read {
+		text = "Allow egress to the metadata server: to 169.254.169.254/32 port 80."
+	}
+	text += " For Cilium that is toCIDR; under a local redirect policy whose backend is hostNetwork, allow toEntities: [host] " +
+		"port 988 as well, which a plain NetworkPolicy cannot."
+	if !f.Gate {
+		text += " Ask as a workload first: a policy of the agent's namespace affects nobody else."
 	}
 	return Remedy{
-		text + " Ask as a workload first: a policy of the agent's namespace concerns nobody else.",
+		text,
 		[]string{
 			"kubectl get networkpolicies -A",
 			"kubectl get ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies -A # with a self-managed Cilium",
@@ -238,9 +341,21 @@ func (f Facts) annotate(account string) string {
 		identity.AnnotationServiceAccount + "=" + account
 }
 
+func (f Facts) describeAnnotation() string {
+	return f.kubectl() + "get serviceaccount " + f.serviceAccount() + " -o jsonpath='{.metadata.annotations}'"
+}
+
 func (f Facts) setEnv(change string) string {
 	return f.kubectl() + "get daemonset -l app.kubernetes.io/name=workload-identity-exporter -o name | xargs -I{} " +
 		f.kubectl() + "set env {} " + change
+}
+
+// askAgent is the command that asks the agent on the node, where that is installed as
+// the manifests do.
+func (f Facts) askAgent() string {
+	const kubectl = "kubectl -n workload-identity-exporter "
+	return kubectl + "exec $(" + kubectl + "get pods -o name -l app.kubernetes.io/name=workload-identity-exporter " +
+		"--field-selector spec.nodeName=" + f.node() + ") -- /workload-identity-exporter check"
 }
 
 func (f Facts) metadataServers() string {

@@ -3,6 +3,7 @@ package diagnose_test
 import (
 	"testing"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -39,21 +40,29 @@ func TestRisks(t *testing.T) {
 			facts(match(gke), v1, cilium(ownAgent, "true"), ipMasq(linkLocal)),
 			"", "",
 		},
-		{"the node's own identity is expected", facts(match(vm)), "proves node_identity_expected", ""},
+		{"the node's own identity is expected", facts(match(vm), signs(vm, "gke-pool-1")), "proves node_identity_expected", ""},
+		{"the VM answers, and nobody signs", facts(match(vm)), "suggests node_identity_expected", ""},
 		{
-			"the node's own identity is expected, in a pool without the server", facts(match(vm), podNetwork, noServer),
+			"the VM signs for another than the expected identity, which came from the other server",
+			facts(match(vm), func(f *diagnose.Facts) {
+				f.Claims = identity.Claims{Server: vm, Machine: "gke-pool-1", Identity: node}
+			}),
+			"suggests node_identity_expected", "",
+		},
+		{
+			"the node's own identity is expected, in a pool without the server", facts(match(vm), signs(vm, ""), podNetwork, noServer),
 			"proves node_pool_gce_metadata, proves node_identity_expected", "",
 		},
 		{
-			"the node's own identity is expected, by host routing", facts(match(vm), known, bypass),
+			"the node's own identity is expected, by host routing", facts(match(vm), signs(vm, ""), known, bypass),
 			"proves cilium_bpf_host_routing, proves node_identity_expected", "",
 		},
 		{
-			"the node's own identity is expected, by a policy", facts(match(vm), known, cilium(redirectPolicy, "true")),
+			"the node's own identity is expected, by a policy", facts(match(vm), signs(vm, ""), known, cilium(redirectPolicy, "true")),
 			"proves node_identity_expected, suggests local_redirect_dormant", "",
 		},
 		{
-			"a match of an agent in the host's network", facts(match(vm), hostNetwork),
+			"a match of an agent in the host's network", facts(match(vm), signs(vm, ""), hostNetwork),
 			"proves host_network, proves node_identity_expected", "",
 		},
 		{
@@ -61,7 +70,7 @@ func TestRisks(t *testing.T) {
 			"suggests node_identity_expected", "",
 		},
 		{"a match after a failure", facts(match(gke), recovered), "suggests pooled_connections", ""},
-		{"no match after a failure", facts(fallback(vm), recovered), "", ""},
+		{"no match after a failure", facts(fallback(gke), recovered), "suggests source_nat", ""},
 		{
 			"credentials in the environment", facts(match(gke), variables("GOOGLE_APPLICATION_CREDENTIALS")),
 			"suggests environment_override", "",

@@ -2,13 +2,16 @@ package diagnose
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 // rule is all that is known about one cause.
 type rule struct {
-	cause   Cause
+	cause Cause
+	// title is the cause in the words of people, without a stop at the end.
+	title   string
 	suspect func(Facts) opinion // of a bad verdict; nil: never
 	risk    func(Facts) opinion // of a good one; nil: never
 	remedy  func(Facts) Remedy
@@ -31,30 +34,34 @@ func rules() []rule {
 		unbound  = "WorkloadIdentityUnbound.md#causes-and-fixes"
 		denied   = "WorkloadIdentityTokenDenied.md#"
 		risk     = "WorkloadIdentityMasqueradeRisk.md#"
+		unknown  = "WorkloadIdentityExpectationUnknown.md#"
 	)
 	address := pages{
-		"":          fallback + "5-something-hides-the-pods-address-gke",
+		"":          fallback + "7-something-hides-the-pods-address-gke",
 		mismatch:    foreign + "1-it-is-the-node-pools-account",
 		unavailable: outage + "3-the-server-cannot-tell-which-pod-asks",
-		match:       risk + "2-link-local-addresses-are-masqueraded",
+		match:       risk + "3-link-local-addresses-are-masqueraded",
 	}
 	return []rule{
 		{
 			cause:   HostNetwork,
+			title:   "The Pod is hostNetwork, so it has the identity of its node",
 			suspect: hostNetwork,
 			risk:    ifVM(hostNetwork),
 			remedy:  leaveHostNetwork,
-			pages:   pages{"": fallback + "4-the-agents-pod-is-hostnetwork-vm"},
+			pages:   pages{"": fallback + "5-the-agents-pod-is-hostnetwork-vm"},
 		},
 		{
 			cause:   NodePoolGCEMetadata,
+			title:   "The node pool has no GKE metadata server",
 			suspect: nodePool,
 			risk:    ifVM(nodePool),
 			remedy:  enableMetadataServer,
-			pages:   pages{"": fallback + "3-a-node-pool-without-gkes-metadata-server-vm"},
+			pages:   pages{"": fallback + "4-a-node-pool-without-gkes-metadata-server-vm"},
 		},
 		{
 			cause:   CiliumBPFHostRouting,
+			title:   "eBPF host routing bypasses the GKE metadata server",
 			suspect: hostRouting,
 			risk:    hostRoutingRisk,
 			remedy:  useLegacyRouting,
@@ -64,44 +71,65 @@ func rules() []rule {
 			},
 		},
 		{
+			cause:   CiliumNoConntrack,
+			title:   "Cilium's no-conntrack rules bypass the GKE metadata server",
+			suspect: noConntrack,
+			risk:    noConntrackRisk,
+			remedy:  trackConnections,
+			pages: pages{
+				"":    fallback + "2-ciliums-no-conntrack-rules-vm",
+				match: risk + "2-no-conntrack-rules-are-about-to-come",
+			},
+		},
+		{
 			cause:   LocalRedirectDormant,
+			title:   "A local redirect policy lets requests through to the VM's metadata server",
 			suspect: localRedirect,
 			risk:    localRedirectRisk,
 			remedy:  dropLocalRedirect,
-			pages:   pages{"": fallback + "2-a-local-redirect-policy-of-cilium-that-is-dormant-vm"},
+			pages:   pages{"": fallback + "3-a-local-redirect-policy-of-cilium-that-is-dormant-vm"},
 		},
 		{
-			cause:   CiliumBPFMasqueradeLinkLocal,
-			suspect: ciliumLinkLocal,
-			risk:    ciliumLinkLocalRisk,
-			remedy:  excludeLinkLocal,
-			pages:   address,
-		},
-		{
-			cause:   IPMasqAgentLinkLocal,
-			suspect: agentLinkLocal,
-			risk:    agentLinkLocalRisk,
-			remedy:  excludeLinkLocal,
-			pages:   address,
+			cause:   RedirectMissing,
+			title:   "The node has no rule that redirects requests to the GKE metadata server",
+			suspect: redirectMissing,
+			remedy:  restoreRedirect,
+			pages:   pages{"": fallback + "6-the-nodes-redirect-rule-is-missing-vm"},
 		},
 		{
 			cause:   ExpectationOutdated,
+			title:   "What is configured as expected is misspelt or out of date",
 			suspect: expectationOutdated,
 			remedy:  correctExpectation,
 			pages: pages{
-				"":               fallback + "6-none-of-these",
+				"":               fallback + "8-none-of-these",
 				mismatch:         foreign + "4-wi_expected_emails-is-out-of-date",
 				identity.Unbound: unbound,
 			},
 		},
 		{
 			cause:   AnnotationMissing,
+			title:   "The Kubernetes ServiceAccount has no annotation",
 			suspect: annotationMissing,
 			remedy:  annotate,
 			pages:   pages{"": unbound},
 		},
 		{
+			cause:   AnnotationMisspelt,
+			title:   "The annotation of the Kubernetes ServiceAccount is misspelt",
+			suspect: annotationMisspelt,
+			risk:    annotationMisspeltRisk,
+			remedy:  correctAnnotation,
+			pages: pages{
+				"":                          unbound,
+				match:                       unbound,
+				identity.TokenDenied:        denied + "2-the-google-service-account-does-not-exist-no_service_account-404",
+				identity.UnknownExpectation: unknown + "6-the-annotation-is-misspelt",
+			},
+		},
+		{
 			cause:   AnnotationChanged,
+			title:   "The annotation was changed, and the metadata server may not know yet",
 			suspect: annotationChanged,
 			remedy:  waitForAnnotation,
 			pages: pages{
@@ -110,61 +138,87 @@ func rules() []rule {
 			},
 		},
 		{
+			cause:   CiliumBPFMasqueradeLinkLocal,
+			title:   "Cilium masquerades requests to the metadata server",
+			suspect: ciliumLinkLocal,
+			risk:    ciliumLinkLocalRisk,
+			remedy:  excludeLinkLocal,
+			pages:   address,
+		},
+		{
+			cause:   IPMasqAgentLinkLocal,
+			title:   "The ip-masq-agent masquerades requests to the metadata server",
+			suspect: agentLinkLocal,
+			risk:    agentLinkLocalRisk,
+			remedy:  excludeLinkLocal,
+			pages:   address,
+		},
+		{
 			cause:   SourceNAT,
+			title:   "Something hides the Pod's address from the GKE metadata server",
 			suspect: sourceNAT,
 			remedy:  findSourceNAT,
 			pages:   address,
 		},
 		{
 			cause:   GSAMissing,
+			title:   "The Google service account does not exist",
 			suspect: gsaMissing,
 			remedy:  correctAccount,
 			pages:   pages{"": denied + "2-the-google-service-account-does-not-exist-no_service_account-404"},
 		},
 		{
 			cause:   IAMBindingMissing,
+			title:   "The Kubernetes ServiceAccount may not use the Google service account",
 			suspect: bindingMissing,
 			remedy:  bind,
 			pages:   pages{"": denied + "1-the-binding-is-missing-denied-403-the-most-likely-one"},
 		},
 		{
 			cause:   Throttled,
+			title:   "Too many requests for tokens",
 			suspect: throttled,
 			remedy:  askLess,
 			pages:   pages{"": outage + "4-throttled"},
 		},
 		{
 			cause:   STSBlocked,
+			title:   "The metadata server does not reach STS or IAM",
 			suspect: stsBlocked,
 			remedy:  openSTS,
 			pages:   pages{"": outage + "5-sts-or-iam-is-not-reached"},
 		},
 		{
 			cause:   NetworkPolicy,
+			title:   "A network policy drops requests to the metadata server",
 			suspect: networkPolicy,
 			remedy:  allowEgress,
 			pages:   pages{"": outage + "2-a-networkpolicy"},
 		},
 		{
 			cause:   MetadataServerDown,
+			title:   "The GKE metadata server does not answer",
 			suspect: serverDown,
 			remedy:  restartServer,
 			pages:   pages{"": outage + "1-gke-metadata-server-is-down-or-a-redirect-leads-past-it"},
 		},
 		{
 			cause:   NotAMetadataServer,
+			title:   "A proxy or something else answers instead of a metadata server",
 			suspect: notAMetadataServer,
 			remedy:  findProxy,
 			pages:   pages{"": outage + "causes-and-fixes"},
 		},
 		{
 			cause:  NodeIdentityExpected,
+			title:  "The VM's metadata server answers, with the identity that happens to be expected",
 			risk:   nodeIdentityExpected,
 			remedy: findWhyVM,
-			pages:  pages{"": risk + "3-the-vms-metadata-server-answers-already"},
+			pages:  pages{"": risk + "4-the-vms-metadata-server-answers-already"},
 		},
 		{
 			cause:  PooledConnections,
+			title:  "Connections to the wrong metadata server live on after the repair",
 			risk:   pooledConnections,
 			remedy: restartPods,
 			pages:  pages{"": fallback + "over"},
@@ -173,10 +227,11 @@ func rules() []rule {
 		// the agent's warning already that it is another.
 		{
 			cause:   EnvironmentOverride,
+			title:   "A variable sends requests for metadata elsewhere",
 			suspect: environmentOverride,
 			risk:    environmentRisk,
 			remedy:  unsetVariables,
-			pages:   pages{"": fallback + "6-none-of-these"},
+			pages:   pages{"": fallback + "8-none-of-these"},
 		},
 	}
 }
@@ -195,8 +250,20 @@ func (r rule) page(s identity.State) string {
 type opinion struct {
 	confidence Confidence
 	why        string
+	// foremost: it comes before others of the same confidence.
+	foremost bool
 }
 
-func proves(why string, a ...any) opinion   { return opinion{Proves, fmt.Sprintf(why, a...)} }
-func suggests(why string, a ...any) opinion { return opinion{Suggests, fmt.Sprintf(why, a...)} }
-func rulesOut(why string, a ...any) opinion { return opinion{RulesOut, fmt.Sprintf(why, a...)} }
+func say(c Confidence, why string, a ...any) opinion {
+	return opinion{confidence: c, why: strings.TrimSpace(fmt.Sprintf(why, a...))}
+}
+
+func proves(why string, a ...any) opinion   { return say(Proves, why, a...) }
+func suggests(why string, a ...any) opinion { return say(Suggests, why, a...) }
+func possible(why string, a ...any) opinion { return say(Possible, why, a...) }
+func rulesOut(why string, a ...any) opinion { return say(RulesOut, why, a...) }
+
+func (o opinion) first() opinion {
+	o.foremost = true
+	return o
+}

@@ -39,12 +39,12 @@ func TestWhyQuotesTheSettings(t *testing.T) {
 			},
 		},
 		{
-			"a repair that has not been put into effect", facts(fallback(vm), known, legacy),
+			"a repair that has not been put into effect", facts(fallback(vm), known, legacy, started(-1)),
 			diagnose.CiliumBPFHostRouting,
 			[]string{`enable-host-legacy-routing is "true"`, "only when they start"},
 		},
 		{
-			"another repair", facts(fallback(vm), known, iptables),
+			"another repair", facts(fallback(vm), known, iptables, started(-1)),
 			diagnose.CiliumBPFHostRouting,
 			[]string{`enable-bpf-masquerade is "false"`, "only when they start"},
 		},
@@ -180,7 +180,7 @@ func TestRemedies(t *testing.T) {
 			[]string{read, unstartable},
 		},
 		{
-			"the settings are right, and not in effect", facts(fallback(vm), known, legacy),
+			"the settings are right, and not in effect", facts(fallback(vm), known, legacy, started(-1)),
 			diagnose.CiliumBPFHostRouting,
 			[]string{read, "rollout restart daemonset/cilium"},
 			[]string{patch},
@@ -243,8 +243,8 @@ func TestRemedies(t *testing.T) {
 		{
 			"a policy without Cilium", facts(timeouts, v1, ciliumIs(diagnose.Absent)),
 			diagnose.NetworkPolicy,
-			[]string{"169.254.169.252/32 port 988"},
-			[]string{"169.254.169.254/32"},
+			[]string{"169.254.169.252/32 port 988", "169.254.169.254/32 port 80", "toEntities: [host] port 988"},
+			nil,
 		},
 		{
 			"a server that is down", facts(timeouts, legacy),
@@ -302,6 +302,8 @@ func TestMissing(t *testing.T) {
 		network, node, dataplane = "hostNetwork", "labels of the node", "whether the node runs Dataplane V2"
 		google, annotation       = "settings are Google's", "annotations of the agent's"
 		cannot, ciliumLater      = "cilium-config may not be read", "cilium-config was not read yet"
+		nodeConfigs, agent       = "Whether CiliumNodeConfigs", "When Cilium's agent on this node started"
+		elsewhere                = "no ConfigMap cilium-config in the namespace"
 		masq, masqLater          = "ip-masq-agent may not be read", "ip-masq-agent was not read yet"
 	)
 	tests := []struct {
@@ -311,9 +313,21 @@ func TestMissing(t *testing.T) {
 	}{
 		{"the VM's server and nothing else", facts(fallback(vm)), []string{network, node, ciliumLater}},
 		{"nothing may be read", facts(fallback(vm), ciliumIs(diagnose.Forbidden), podNetwork), []string{node, cannot}},
-		{"only the dataplane is not known", facts(fallback(vm), podNetwork, withServer, bypass), []string{dataplane}},
+		{"only the dataplane is not known", facts(fallback(vm), podNetwork, withServer, bypass), []string{dataplane, nodeConfigs, agent}},
 		{"Dataplane V2", facts(fallback(vm), podNetwork, withServer, v2), []string{google}},
 		{"hostNetwork says it all", facts(fallback(vm), hostNetwork), nil},
+		{"Cilium may be elsewhere", facts(fallback(vm), known, ciliumIs(diagnose.Absent)), []string{elsewhere}},
+		{"all is well, and no Cilium is known", facts(match(gke), known, ciliumIs(diagnose.Absent)), nil},
+		{
+			"all is well, and Cilium runs elsewhere",
+			facts(match(gke), known, ciliumIs(diagnose.Absent), func(f *diagnose.Facts) { f.RunsCilium = "the taint x" }),
+			[]string{elsewhere},
+		},
+		{
+			"objects that may select the node",
+			facts(fallback(vm), known, bypass, nodeConfig("kpr", diagnose.Unknown)),
+			[]string{"whether they select this node"},
+		},
 		{"all is known", facts(fallback(vm), known, bypass), nil},
 		{"GKE's server", facts(fallback(gke), ipMasqIs(diagnose.Forbidden)), []string{masq, annotation}},
 		{"an outage", facts(failed(unknown, failure(identity.Timeout, 0), nil, nil)), []string{ciliumLater}},
@@ -323,7 +337,8 @@ func TestMissing(t *testing.T) {
 			"a match", facts(match(gke), ciliumIs(diagnose.Forbidden), ipMasqIs(diagnose.Forbidden)),
 			[]string{cannot, masq},
 		},
-		{"a match, and the ConfigMaps are read", facts(match(gke), bypass, ipMasq("")), []string{dataplane}},
+		{"a match, and the ConfigMaps are read", facts(match(gke), bypass, ipMasq("")), []string{dataplane, nodeConfigs}},
+		{"a match, and nothing threatens it", facts(match(gke), iptables, ipMasq("")), nil},
 		{"a match with Dataplane V2", facts(match(gke), v2), []string{masqLater}},
 		{"a refused token", facts(refused(identity.Denied, 403)), nil},
 		{"another server is probed", facts(fallback(vm), probes("127.0.0.1")), nil},

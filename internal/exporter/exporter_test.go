@@ -59,7 +59,7 @@ func start(t *testing.T, expect func(context.Context) (identity.Expectation, err
 		Prober: w, Recorder: w.counters, Expect: read, Logger: slog.New(slog.DiscardHandler),
 		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
 		Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute, ExpectationInterval: 10 * time.Minute,
-		ClusterSettings: func(context.Context) diagnose.Settings {
+		ClusterSettings: func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
 			bypass := map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"}
 			return diagnose.Settings{Cilium: diagnose.ConfigMap{State: diagnose.Read, Data: bypass}, DataplaneV2: diagnose.No}
 		},

@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -70,7 +71,9 @@ func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 	ch <- g.gauge(observedInfo, 1, string(s.Verdict.Identity), string(s.Verdict.Server))
 	// Two dozen causes that hardly ever hold would cost as many series on every node.
 	for _, f := range s.Diagnosis.Suspects {
-		ch <- g.gauge(suspected, 1, string(f.Cause))
+		if f.Confidence != diagnose.Possible { // which is said of all for want of anything else
+			ch <- g.gauge(suspected, 1, string(f.Cause))
+		}
 	}
 	for _, f := range s.Diagnosis.Risks {
 		ch <- g.gauge(risk, 1, string(f.Cause))

@@ -37,6 +37,8 @@ const (
 type Expectation struct {
 	Accepted []Pattern
 	Source   Source
+	// Invalid is what an annotation says that is no email of a service account.
+	Invalid string
 }
 
 // Reading is an expectation as it was read.

@@ -176,6 +176,8 @@ type Claims struct {
 	Server Server
 	// Machine is the name of the VM in that claim.
 	Machine string
+	// Identity is the one for which the token was made, empty if it does not say.
+	Identity Identity
 }
 
 // Requests are the observation's requests by endpoint, in the order of Endpoints.

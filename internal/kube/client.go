@@ -33,13 +33,17 @@ const (
 	Nodes Resource = "nodes"
 	// DaemonSets are the apps/v1 DaemonSets.
 	DaemonSets Resource = "daemonsets"
+	// CiliumNodeConfigs are those of cilium.io, v2 or v2alpha1.
+	CiliumNodeConfigs Resource = "ciliumnodeconfigs"
+	// Pods are the core/v1 Pods.
+	Pods Resource = "pods"
 	// Events are the core/v1 Events.
 	Events Resource = "events"
 )
 
 // Resources lists all resources.
 func Resources() []Resource {
-	return []Resource{ServiceAccounts, ConfigMaps, Nodes, DaemonSets, Events}
+	return []Resource{ServiceAccounts, ConfigMaps, Nodes, DaemonSets, CiliumNodeConfigs, Pods, Events}
 }
 
 // Reason is why a request to the API server failed.
@@ -90,6 +94,7 @@ func NewClient(config *rest.Config, userAgent string, observe func(Resource, Rea
 
 // object is what is read of an object.
 type object struct {
+	Name        string            `json:"name"`
 	Annotations map[string]string `json:"annotations"`
 	Labels      map[string]string `json:"labels"`
 	// ManagedFields tell who changed what, and when. They are decoded one by one: a
@@ -105,7 +110,9 @@ func (c *Client) metadata(ctx context.Context, of Resource, path string) (object
 	var o struct {
 		Metadata *object `json:"metadata"`
 	}
-	at, err := c.get(ctx, of, path, "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1", &o)
+	at, err := c.do(ctx, of, http.MethodGet, path, func(r *rest.Request) {
+		r.Param("resourceVersion", "0").SetHeader("Accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+	}, &o)
 	if err == nil && o.Metadata == nil {
 		err = errors.New("the answer has no metadata")
 	}
@@ -121,11 +128,14 @@ func (c *Client) metadata(ctx context.Context, of Resource, path string) (object
 	return *o.Metadata, nil
 }
 
-// get reads one object from the API server's watch cache (resourceVersion=0),
-// which costs etcd nothing. It returns when the server answered, by its own clock.
-func (c *Client) get(ctx context.Context, of Resource, path, accept string, into any) (time.Time, error) {
+// get reads from the API server's watch cache (resourceVersion=0), which costs etcd
+// nothing. It returns when the server answered, by its own clock.
+func (c *Client) get(ctx context.Context, of Resource, path string, query url.Values, into any) (time.Time, error) {
 	return c.do(ctx, of, http.MethodGet, path, func(r *rest.Request) {
-		r.Param("resourceVersion", "0").SetHeader("Accept", accept)
+		r.Param("resourceVersion", "0").SetHeader("Accept", "application/json")
+		for name := range query {
+			r.Param(name, query.Get(name))
+		}
 	}, into)
 }
 

@@ -45,41 +45,49 @@ func (c *Client) serviceAccount(ctx context.Context, namespace, name string) (ob
 	return o, nil
 }
 
+// changed is when the annotations that decide were changed last, by the clock of the
+// API server; zero if the object does not tell. An annotation that was removed has no
+// owner, and leaves no time.
+func (o object) changed() time.Time {
+	if o.Annotations[identity.AnnotationServiceAccount] == "" {
+		return time.Time{}
+	}
+	return o.newest(func(fields json.RawMessage) bool {
+		var f struct {
+			Metadata struct {
+				Annotations map[string]json.RawMessage `json:"f:annotations"`
+			} `json:"f:metadata"`
+		}
+		// Fields of a form that is not known are nobody's.
+		if json.Unmarshal(fields, &f) != nil {
+			return false
+		}
+		annotations := f.Metadata.Annotations
+		return annotations["f:"+identity.AnnotationServiceAccount] != nil || annotations["f:"+identity.AnnotationReturnPrincipal] != nil
+	})
+}
+
 // maxManagers is many times the number of those who change one object.
 const maxManagers = 100
 
-// changed is when the annotations that decide were changed last, by the clock of the
-// API server; zero if the object does not tell. Whoever changes a field of an object
-// owns it, and the object knows when he did (Kubernetes documentation, "Field
-// Management"). An annotation that was removed has no owner, and leaves no time.
-func (o object) changed() time.Time {
+// newest is when somebody who owns such fields changed the object last. Whoever changes
+// a field of an object owns it, and the object knows when he did (Kubernetes
+// documentation, "Field Management").
+func (o object) newest(owns func(fields json.RawMessage) bool) time.Time {
 	var newest time.Time
-	if o.Annotations[identity.AnnotationServiceAccount] == "" {
-		return newest
-	}
 	list := json.NewDecoder(bytes.NewReader(o.ManagedFields))
 	_, _ = list.Token() // the bracket; what is no list has no element that can be decoded
 	for range maxManagers {
 		var m struct {
-			Time   string `json:"time"`
-			Fields struct {
-				Metadata struct {
-					Annotations map[string]json.RawMessage `json:"f:annotations"`
-				} `json:"f:metadata"`
-			} `json:"fieldsV1"`
+			Time   string          `json:"time"`
+			Fields json.RawMessage `json:"fieldsV1"`
 		}
-		// Fields of a form that is not known are nobody's.
 		if err := list.Decode(&m); err != nil && !errors.As(err, new(*json.UnmarshalTypeError)) {
 			break
 		}
 		at, err := time.Parse(time.RFC3339, m.Time)
-		if err != nil {
-			continue
-		}
-		for _, key := range []string{identity.AnnotationServiceAccount, identity.AnnotationReturnPrincipal} {
-			if _, ok := m.Fields.Metadata.Annotations["f:"+key]; ok && at.After(newest) {
-				newest = at
-			}
+		if err == nil && at.After(newest) && owns(m.Fields) {
+			newest = at
 		}
 	}
 	return newest

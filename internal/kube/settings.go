@@ -1,66 +1,323 @@
 package kube
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
+	"net/url"
 	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 )
 
-// anetd is the DaemonSet of GKE Dataplane V2.
-const anetd = "/apis/apps/v1/namespaces/kube-system/daemonsets/anetd"
+// ciliumNamespaces are those in which Cilium is installed most often, tried where it
+// is not in the one that is configured. The last one is Deckhouse's.
+var ciliumNamespaces = [...]string{"kube-system", "cilium", "cilium-system", "d8-cni-cilium"}
 
 // ClusterSettings reads what may explain a wrong identity: how the node masquerades
 // and routes, how it is labelled, and what the ServiceAccount asks for. What is not
 // allowed, not there, or not answered is a fact as well, and no error. Nothing that
-// was read before is taken for it: it would rule out what is the cause now.
-func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace string) diagnose.Settings {
-	var s diagnose.Settings
-	// First, in case that the time is up before the end: without one of the others a
-	// cause is less certain, and without these it has no name.
-	if self.Namespace != "" && self.ServiceAccount != "" {
-		if account, err := c.serviceAccount(ctx, self.Namespace, self.ServiceAccount); err == nil {
-			s.Annotations = account.Annotations
-		}
+// was read before is taken for what the scope asks for: it would rule out what is the
+// cause now. What it does not ask for is as before.
+func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace string, scope diagnose.Scope, before diagnose.Settings) diagnose.Settings {
+	r := settingsReader{client: c, self: self, Settings: before}
+	if scope != diagnose.Refresh {
+		r.Unanswered = nil
+		// First, in case that the time is up before the end: without one of the others a
+		// cause is less certain, and without these it has no name.
+		r.readAccount(ctx)
 	}
-	s.Cilium = c.configMap(ctx, "cilium-config", ciliumNamespace)
-	s.IPMasqAgent = c.configMap(ctx, "ip-masq-agent", ciliumNamespace, "kube-system")
-	_, err := c.metadata(ctx, DaemonSets, anetd)
-	switch reasonOf(err) {
-	case "":
-		s.DataplaneV2 = diagnose.Yes
-	case NotFound:
-		s.DataplaneV2 = diagnose.No
-	case Forbidden, Throttled, Timeout, Unavailable:
+	namespaces := []string{cmp.Or(before.Cilium.Namespace, ciliumNamespace)}
+	if scope == diagnose.Everything {
+		namespaces = append([]string{ciliumNamespace}, ciliumNamespaces[:]...)
 	}
-	if self.Node != "" {
-		if node, err := c.metadata(ctx, Nodes, "/api/v1/nodes/"+self.Node); err == nil {
-			s.NodeLabels = node.Labels
-		}
+	r.Cilium = r.configMap(ctx, "cilium-config", namespaces...)
+	if scope != diagnose.Refresh {
+		r.IPMasqAgent = r.configMap(ctx, "ip-masq-agent", r.Cilium.Namespace, "kube-system")
+		r.readAnetd(ctx)
 	}
-	return s
+	if scope == diagnose.Everything {
+		r.readNode(ctx)
+	}
+	if r.Cilium.State != diagnose.Read || r.DataplaneV2 == diagnose.Yes {
+		r.NodeConfigs, r.CiliumAgent = diagnose.NodeConfigs{}, diagnose.CiliumAgent{}
+		return r.Settings
+	}
+	if scope != diagnose.Refresh || before.NodeConfigs.State == diagnose.Read {
+		r.readNodeConfigs(ctx)
+	}
+	if scope == diagnose.Everything {
+		r.readCiliumPod(ctx)
+	}
+	if r.CiliumAgent.Version == "" && diagnose.WantsVersion(r.Settings) {
+		r.readCiliumVersion(ctx)
+	}
+	return r.Settings
 }
 
-// configMap reads a ConfigMap from the first of the namespaces that has it.
-func (c *Client) configMap(ctx context.Context, name string, namespaces ...string) diagnose.ConfigMap {
-	var last diagnose.ConfigMap
-	for _, namespace := range slices.Compact(namespaces) {
-		last = diagnose.ConfigMap{Namespace: namespace}
-		var o struct {
-			Data map[string]string `json:"data"`
+// settingsReader fills in settings.
+type settingsReader struct {
+	client *Client
+	self   Self
+	diagnose.Settings
+}
+
+// failed says what became of a read that failed, and remembers what was not answered.
+func (r *settingsReader) failed(o diagnose.Object, err error) diagnose.ReadState {
+	switch reasonOf(err) {
+	case Forbidden:
+		return diagnose.Forbidden
+	case NotFound:
+		return diagnose.Absent
+	case Throttled, Timeout, Unavailable:
+	}
+	if !slices.Contains(r.Unanswered, o) {
+		r.Unanswered = append(r.Unanswered, o)
+	}
+	return diagnose.NotRead
+}
+
+func (r *settingsReader) readAccount(ctx context.Context) {
+	r.Annotations = nil
+	if r.self.Namespace == "" || r.self.ServiceAccount == "" {
+		return
+	}
+	account, err := r.client.serviceAccount(ctx, r.self.Namespace, r.self.ServiceAccount)
+	if err != nil {
+		r.failed(diagnose.ObjectServiceAccount, err)
+		return
+	}
+	r.Annotations = account.Annotations
+}
+
+// readAnetd looks for the DaemonSet of GKE Dataplane V2.
+func (r *settingsReader) readAnetd(ctx context.Context) {
+	r.DataplaneV2 = diagnose.Unknown
+	_, err := r.client.metadata(ctx, DaemonSets, "/apis/apps/v1/namespaces/kube-system/daemonsets/anetd")
+	switch {
+	case err == nil:
+		r.DataplaneV2 = diagnose.Yes
+	case r.failed(diagnose.ObjectAnetd, err) == diagnose.Absent:
+		r.DataplaneV2 = diagnose.No
+	}
+}
+
+// readNode reads the whole Node: its conditions and taints are no metadata.
+func (r *settingsReader) readNode(ctx context.Context) {
+	r.NodeLabels, r.RunsCilium = nil, ""
+	if r.self.Node == "" {
+		return
+	}
+	var node struct {
+		Metadata object `json:"metadata"`
+		Spec     struct {
+			Taints []struct {
+				Key string `json:"key"`
+			} `json:"taints"`
+		} `json:"spec"`
+		Status struct {
+			Conditions []struct {
+				Reason string `json:"reason"`
+			} `json:"conditions"`
+		} `json:"status"`
+	}
+	if _, err := r.client.get(ctx, Nodes, "/api/v1/nodes/"+r.self.Node, nil, &node); err != nil {
+		r.failed(diagnose.ObjectNode, err)
+		return
+	}
+	if r.NodeLabels = node.Metadata.Labels; r.NodeLabels == nil {
+		r.NodeLabels = map[string]string{} // known to have none
+	}
+	// Cilium's operator sets the condition, and removes the taint when the agent is ready.
+	for _, c := range node.Status.Conditions {
+		if c.Reason == "CiliumIsUp" {
+			r.RunsCilium = "a condition with the reason CiliumIsUp"
 		}
-		_, err := c.get(ctx, ConfigMaps, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, "application/json", &o)
-		switch reasonOf(err) {
-		case "":
-			last.State, last.Data = diagnose.Read, o.Data
-		case NotFound:
-			last.State = diagnose.Absent
+	}
+	for _, t := range node.Spec.Taints {
+		if strings.HasPrefix(t.Key, "node.cilium.io/") {
+			r.RunsCilium = "the taint " + t.Key
+		}
+	}
+	for key := range node.Metadata.Annotations {
+		if strings.HasPrefix(key, "network.cilium.io/") {
+			r.RunsCilium = "annotations of network.cilium.io"
+		}
+	}
+}
+
+// configMap reads a ConfigMap from the first of the namespaces that has it. Where none
+// is known to have it, it is about the first one.
+func (r *settingsReader) configMap(ctx context.Context, name string, namespaces ...string) diagnose.ConfigMap {
+	var first diagnose.ConfigMap
+	var tried []string
+	for _, namespace := range namespaces {
+		if slices.Contains(tried, namespace) {
 			continue
+		}
+		tried = append(tried, namespace)
+		var o struct {
+			Metadata object            `json:"metadata"`
+			Data     map[string]string `json:"data"`
+		}
+		_, err := r.client.get(ctx, ConfigMaps, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, nil, &o)
+		if err == nil {
+			return diagnose.ConfigMap{State: diagnose.Read, Namespace: namespace, Data: o.Data, Changed: o.Metadata.changedBelow("f:data")}
+		}
+		now := diagnose.ConfigMap{Namespace: namespace}
+		switch reasonOf(err) {
+		case NotFound:
+			now.State = diagnose.Absent
 		case Forbidden:
-			last.State = diagnose.Forbidden
+			now.State = diagnose.Forbidden
 		case Throttled, Timeout, Unavailable:
 		}
-		break
+		if len(tried) == 1 {
+			first = now
+		}
+		if now.State == diagnose.NotRead || first.State != diagnose.Absent {
+			break
+		}
 	}
-	return last
+	return first
+}
+
+// maxNodeConfigs is more than a cluster has node pools.
+const maxNodeConfigs = "200"
+
+// readNodeConfigs lists the CiliumNodeConfigs, and keeps those that may be of this node.
+// The kind is in v2 since Cilium 1.16, and in v2alpha1 before.
+func (r *settingsReader) readNodeConfigs(ctx context.Context) {
+	r.NodeConfigs = diagnose.NodeConfigs{}
+	var list struct {
+		Metadata struct {
+			Continue string `json:"continue"`
+		} `json:"metadata"`
+		Items []struct {
+			Metadata object `json:"metadata"`
+			Spec     struct {
+				Selector *metav1.LabelSelector `json:"nodeSelector"`
+				Defaults map[string]string     `json:"defaults"`
+			} `json:"spec"`
+		} `json:"items"`
+	}
+	var err error
+	for _, version := range []string{"v2", "v2alpha1"} {
+		path := "/apis/cilium.io/" + version + "/namespaces/" + r.Cilium.Namespace + "/ciliumnodeconfigs"
+		if _, err = r.client.get(ctx, CiliumNodeConfigs, path, url.Values{"limit": {maxNodeConfigs}}, &list); reasonOf(err) != NotFound {
+			break
+		}
+	}
+	if err != nil {
+		r.NodeConfigs.State = r.failed(diagnose.ObjectNodeConfigs, err)
+		return
+	}
+	if list.Metadata.Continue != "" {
+		return // there are more, which may be of this node
+	}
+	r.NodeConfigs.State = diagnose.Read
+	for _, item := range list.Items {
+		n := diagnose.NodeConfig{Name: item.Metadata.Name, Defaults: item.Spec.Defaults, Changed: item.Metadata.changedBelow("f:spec")}
+		selector, err := metav1.LabelSelectorAsSelector(item.Spec.Selector)
+		switch {
+		case err != nil || selector.Empty() && r.NodeLabels == nil:
+			// Cilium's agent does not start with such a selector, or it selects all nodes.
+			n.Selects = diagnose.Yes
+		case r.NodeLabels == nil:
+		case selector.Matches(labels.Set(r.NodeLabels)):
+			n.Selects = diagnose.Yes
+		default:
+			n.Selects = diagnose.No
+		}
+		if n.Selects != diagnose.No {
+			r.NodeConfigs.Items = append(r.NodeConfigs.Items, n)
+		}
+	}
+	slices.SortFunc(r.NodeConfigs.Items, func(a, b diagnose.NodeConfig) int { return strings.Compare(a.Name, b.Name) })
+}
+
+// readCiliumPod reads when Cilium's agent on this node started, and which version it is.
+func (r *settingsReader) readCiliumPod(ctx context.Context) {
+	r.CiliumAgent = diagnose.CiliumAgent{}
+	if r.self.Node == "" {
+		return
+	}
+	var list struct {
+		Items []struct {
+			Metadata struct {
+				Deletion *time.Time `json:"deletionTimestamp"`
+			} `json:"metadata"`
+			Spec   podSpec `json:"spec"`
+			Status struct {
+				Started *time.Time `json:"startTime"`
+			} `json:"status"`
+		} `json:"items"`
+	}
+	query := url.Values{"limit": {"10"}, "labelSelector": {"k8s-app=cilium"}, "fieldSelector": {"spec.nodeName=" + r.self.Node}}
+	if _, err := r.client.get(ctx, Pods, "/api/v1/namespaces/"+r.Cilium.Namespace+"/pods", query, &list); err != nil {
+		r.CiliumAgent.State = r.failed(diagnose.ObjectCiliumPod, err)
+		return
+	}
+	r.CiliumAgent.State = diagnose.Absent
+	for _, pod := range list.Items {
+		if pod.Metadata.Deletion == nil && pod.Status.Started != nil && pod.Status.Started.After(r.CiliumAgent.Started) {
+			r.CiliumAgent = diagnose.CiliumAgent{State: diagnose.Read, Started: *pod.Status.Started, Version: pod.Spec.version()}
+		}
+	}
+}
+
+// readCiliumVersion reads the version from the DaemonSet, whose Pods it may be that of.
+func (r *settingsReader) readCiliumVersion(ctx context.Context) {
+	var o struct {
+		Spec struct {
+			Template struct {
+				Spec podSpec `json:"spec"`
+			} `json:"template"`
+		} `json:"spec"`
+	}
+	if _, err := r.client.get(ctx, DaemonSets, "/apis/apps/v1/namespaces/"+r.Cilium.Namespace+"/daemonsets/cilium", nil, &o); err == nil {
+		r.CiliumAgent.Version = o.Spec.Template.Spec.version()
+	}
+}
+
+// podSpec is as much of a Pod's as tells the version of Cilium.
+type podSpec struct {
+	Containers []struct {
+		Name  string `json:"name"`
+		Image string `json:"image"`
+	} `json:"containers"`
+}
+
+// version is the tag of the agent's image, such as v1.20.2.
+func (s podSpec) version() string {
+	for _, c := range s.Containers {
+		if c.Name == "cilium-agent" {
+			image, _, _ := strings.Cut(c.Image, "@")
+			return tag(image)
+		}
+	}
+	return ""
+}
+
+// tag is what follows the last colon of an image's name, unless that is of a port.
+func tag(image string) string {
+	i := strings.LastIndexByte(image, ':')
+	if i < 0 || strings.Contains(image[i:], "/") {
+		return ""
+	}
+	return image[i+1:]
+}
+
+// changedBelow is when somebody changed a field below the one of that name last, by the
+// clock of the API server; zero if the object does not tell. What was removed leaves no time.
+func (o object) changedBelow(field string) time.Time {
+	return o.newest(func(fields json.RawMessage) bool {
+		var below map[string]json.RawMessage
+		return json.Unmarshal(fields, &below) == nil && below[field] != nil
+	})
 }

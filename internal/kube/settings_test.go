@@ -34,7 +34,7 @@ func (c *cluster) settings(t *testing.T) diagnose.Settings {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	return c.client.ClusterSettings(ctx, c.self, "cilium")
+	return c.client.ClusterSettings(ctx, c.self, "cilium", diagnose.Everything, diagnose.Settings{})
 }
 
 func TestClusterSettingsAreReadByName(t *testing.T) {
@@ -89,7 +89,7 @@ func TestWhatIsNotThereIsAFact(t *testing.T) {
 func TestWhatCannotBeReadIsNotKnown(t *testing.T) {
 	for _, tt := range []struct {
 		status int
-		want   diagnose.ConfigMapState
+		want   diagnose.ReadState
 		reason kube.Reason
 	}{
 		{http.StatusForbidden, diagnose.Forbidden, kube.Forbidden},
@@ -131,8 +131,8 @@ func TestTheAnnotationsAreThoseOfNow(t *testing.T) {
 	if got := s.Annotations[identity.AnnotationServiceAccount]; got != changed {
 		t.Errorf("annotation %q, want %q", got, changed)
 	}
-	if n := len(c.Requests()) - before; n != 6 {
-		t.Errorf("%d requests, want six", n)
+	if n := len(c.Requests()) - before; n != 9 {
+		t.Errorf("%d requests, want nine: Cilium is looked for in four namespaces", n)
 	}
 	c.Put(serviceAccount, http.StatusForbidden)
 	if s := c.settings(t); s.Annotations != nil {

@@ -116,6 +116,7 @@ func parseClaims(x *exchange) identity.Claims {
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	var claims struct {
 		Audience string `json:"aud"`
+		Email    string `json:"email"`
 		Google   struct {
 			ComputeEngine *struct {
 				InstanceName string `json:"instance_name"`
@@ -125,10 +126,12 @@ func parseClaims(x *exchange) identity.Claims {
 	switch {
 	case err != nil || json.Unmarshal(payload, &claims) != nil || claims.Audience == "":
 		return unknown
-	case claims.Google.ComputeEngine != nil:
-		return identity.Claims{Server: identity.ServerVM, Machine: foreign.Text(claims.Google.ComputeEngine.InstanceName, maxExcerpt)}
 	}
-	return identity.Claims{Server: identity.ServerGKE}
+	id, _ := identity.Parse(claims.Email) // which is not promised
+	if vm := claims.Google.ComputeEngine; vm != nil {
+		return identity.Claims{Server: identity.ServerVM, Machine: foreign.Text(vm.InstanceName, maxExcerpt), Identity: id}
+	}
+	return identity.Claims{Server: identity.ServerGKE, Identity: id}
 }
 
 // parseServer tells the two metadata servers apart by instance/machine-type,

@@ -74,7 +74,9 @@ type Request struct {
 
 // Cause is why the state is as it is, or what can change it.
 type Cause struct {
-	Cause      diagnose.Cause      `json:"cause"`
+	Cause diagnose.Cause `json:"cause"`
+	// Title names it for people.
+	Title      string              `json:"title"`
 	Confidence diagnose.Confidence `json:"confidence"`
 	Why        string              `json:"why"`
 	Remedy     string              `json:"remedy,omitempty"`
@@ -185,7 +187,7 @@ func requests(o identity.Observation) []Request {
 func causes(findings []diagnose.Finding) []Cause {
 	all := []Cause{}
 	for _, f := range findings {
-		all = append(all, Cause{f.Cause, f.Confidence, shown(f.Why), f.Remedy.Text, f.Remedy.Commands, f.Runbook})
+		all = append(all, Cause{f.Cause, f.Title, f.Confidence, shown(f.Why), f.Remedy.Text, f.Remedy.Commands, f.Runbook})
 	}
 	return all
 }

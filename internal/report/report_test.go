@@ -29,9 +29,9 @@ func fallback(t *testing.T) *agent.Snapshot {
 	s.Expectation = identity.Expect(app)
 	s.Verdict = identity.Verdict{State: identity.NodeFallback, Identity: node, Server: identity.ServerVM, Why: "the VM metadata server answered"}
 	s.Diagnosis.Suspects = []diagnose.Finding{
-		{Cause: diagnose.CiliumBPFHostRouting, Confidence: diagnose.Proves, Why: "It is on.", Remedy: diagnose.Remedy{Text: "Turn it off.", Commands: []string{"kubectl get nodes"}}, Runbook: "https://runbook"},
+		{Cause: diagnose.CiliumBPFHostRouting, Title: "eBPF host routing", Confidence: diagnose.Proves, Why: "It is on.", Remedy: diagnose.Remedy{Text: "Turn it off.", Commands: []string{"kubectl get nodes"}}, Runbook: "https://runbook"},
 	}
-	s.Diagnosis.Missing = []diagnose.Gap{{Fact: "The labels are not known."}}
+	s.Diagnosis.Missing = []diagnose.Gap{{Fact: "The labels are not known.", Remedy: diagnose.Remedy{Text: "Allow it."}}}
 	return &s
 }
 
@@ -53,16 +53,18 @@ answered  the VM's metadata server, to which every Pod is the node
 why       the VM metadata server answered
 problem   the API server is away
 request   token: denied: HTTP 403: IAM says no
-cause     cilium_bpf_host_routing (proves): It is on.
+cause     eBPF host routing (proves, cilium_bpf_host_routing)
+          It is on.
 remedy    Turn it off.
           $ kubectl get nodes
 runbook   https://runbook
+runbook   ` + diagnose.Runbooks + `WorkloadIdentityNodeFallback.md
 `
 	if got := text(report.New(s, report.About{})); got != want {
 		t.Errorf("got\n%swant\n%s", got, want)
 	}
 	s.Diagnosis.Suspects = nil
-	if got, want := text(report.New(s, report.About{})), "cause     not known\nunknown   The labels are not known.\n"; !strings.HasSuffix(got, want) {
+	if got, want := text(report.New(s, report.About{})), "cause     not known\nunknown   The labels are not known. Allow it.\nrunbook   "+diagnose.Runbooks+"WorkloadIdentityNodeFallback.md\n"; !strings.HasSuffix(got, want) {
 		t.Errorf("got\n%swant it to end with\n%s", got, want)
 	}
 }
@@ -71,7 +73,7 @@ func TestTheSummaryIsWhatAnEventTakes(t *testing.T) {
 	s := fallback(t)
 	const want = `Pods on this node get the node's own identity instead of theirs. ` +
 		`Expected "app@project.iam.gserviceaccount.com", got "1-compute@developer.gserviceaccount.com" from the metadata server "vm": the VM metadata server answered. ` +
-		`Cause (proves): cilium_bpf_host_routing. It is on. Turn it off.`
+		`Cause (proves): eBPF host routing (cilium_bpf_host_routing). It is on. Turn it off.`
 	if got := report.New(s, report.About{}).Summary(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

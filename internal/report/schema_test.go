@@ -62,7 +62,7 @@ func closed() map[reflect.Type][]string {
 		reflect.TypeFor[identity.Reason]():     sorted(reasons),
 		reflect.TypeFor[identity.Source]():     sorted([]identity.Source{identity.SourceConfig, identity.SourceAnnotation, identity.SourceWorkloadPool, identity.SourceNone}),
 		reflect.TypeFor[identity.Server]():     sorted([]identity.Server{identity.ServerGKE, identity.ServerVM, identity.ServerUnknown}),
-		reflect.TypeFor[diagnose.Confidence](): sorted([]diagnose.Confidence{diagnose.Proves, diagnose.Suggests, diagnose.RulesOut}),
+		reflect.TypeFor[diagnose.Confidence](): sorted([]diagnose.Confidence{diagnose.Proves, diagnose.Suggests, diagnose.Possible, diagnose.RulesOut}),
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -37,7 +38,14 @@ func (r Report) Text(w io.Writer, coloured bool) {
 	}
 	tell := func(key string, causes []Cause) {
 		for _, c := range causes {
-			line(key, fmt.Sprintf("%s (%s): %s", c.Cause, c.Confidence, c.Why))
+			if c.Confidence == diagnose.Possible {
+				line(key, fmt.Sprintf("%s? (%s)", c.Title, c.Cause))
+				line("", c.Why)
+				line("", "see "+c.Runbook)
+				continue
+			}
+			line(key, fmt.Sprintf("%s (%s, %s)", c.Title, c.Confidence, c.Cause))
+			line("", c.Why)
 			line("remedy", c.Remedy)
 			for _, command := range c.Commands {
 				line("", "$ "+command)
@@ -47,12 +55,21 @@ func (r Report) Text(w io.Writer, coloured bool) {
 	}
 	tell("cause", r.Causes)
 	tell("risk", r.Risks)
-	if len(r.Causes) == 0 && r.ExitCode != ExitMatch {
+	if r.Runbook == "" {
+		return
+	}
+	if len(r.Causes) == 0 {
 		line("cause", "not known")
+	}
+	if len(r.Causes) == 0 || r.Causes[0].Confidence == diagnose.Possible {
 		for _, g := range r.Unknown {
-			line("unknown", g.Fact)
+			line("unknown", g.Fact+" "+g.Remedy)
+			if len(g.Commands) == 1 { // the others are permissions
+				line("", "$ "+g.Commands[0])
+			}
 		}
 	}
+	line("runbook", r.Runbook)
 }
 
 func answered(s identity.Server) string {
@@ -90,7 +107,11 @@ func (r Report) Summary() string {
 		says = append(says, fmt.Sprintf("Expected %q, got %q from the metadata server %q: %s.", few(r.Expected), r.Observed, r.MetadataServer, r.Why))
 	}
 	for _, c := range r.Causes {
-		says = append(says, fmt.Sprintf("Cause (%s): %s. %s %s", c.Confidence, c.Cause, c.Why, c.Remedy))
+		if c.Confidence == diagnose.Possible {
+			says = append(says, fmt.Sprintf("Possible: %s (%s).", c.Title, c.Cause))
+			continue
+		}
+		says = append(says, fmt.Sprintf("Cause (%s): %s (%s). %s %s", c.Confidence, c.Title, c.Cause, c.Why, c.Remedy))
 	}
 	summary := strings.Join(says, " ")
 	if len(summary) > longestSummary {

@@ -37,8 +37,8 @@ func lapses() []lapse {
 		{fault: "mixed", quiet: true}, // a match, and a risk on the page
 		{fault: "alternate", byChance: true},
 
-		{fault: "swap", causes: causes{diagnose.SourceNAT}},
-		{fault: "stranger", causes: causes{diagnose.SourceNAT}},
+		{fault: "swap", causes: causes{diagnose.AnnotationChanged, diagnose.SourceNAT}},
+		{fault: "stranger", causes: causes{diagnose.AnnotationChanged, diagnose.SourceNAT}},
 		{fault: "unannotated", causes: causes{diagnose.AnnotationChanged}},
 		{fault: "principal", causes: causes{diagnose.AnnotationChanged}},
 

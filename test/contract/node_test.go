@@ -121,8 +121,8 @@ func (n *node) assemble(t *testing.T, adjust func(*agent.Options)) *kube.Reporte
 		Interval: interval, Timeout: timeout, TokenInterval: time.Minute,
 		ExpectationInterval: 10 * time.Minute, StartupGrace: time.Minute,
 		Expect: func(ctx context.Context) (identity.Reading, error) { return client.Expectation(ctx, self) },
-		ClusterSettings: func(ctx context.Context) diagnose.Settings {
-			return client.ClusterSettings(ctx, self, "kube-system")
+		ClusterSettings: func(ctx context.Context, scope diagnose.Scope, before diagnose.Settings) diagnose.Settings {
+			return client.ClusterSettings(ctx, self, "kube-system", scope, before)
 		},
 		Claims: prober.Claims,
 		Changed: func(_ identity.State, s *agent.Snapshot) {

@@ -5,7 +5,7 @@ func cluster() *Dashboard {
 	const verdict = `workload_identity:node:verdict{state=%q,cluster=~"$cluster",node=~"$worst"}`
 	notRight := states[:len(states)-1]
 	return page(
-		clusterUID, "Workload Identity / Cluster", "Which nodes of a cluster hand out a wrong identity or none, since when, why, and which Pods are concerned.",
+		clusterUID, "Workload Identity / Cluster", "Which nodes of a cluster hand out a wrong identity or none, since when, why, and which Pods are affected.",
 		[]*Variable{
 			datasourceVariable(), clusterVariable(), jobVariable(),
 			worst("The forty worst nodes in the time range, and ten that are right.", `query_result(
