@@ -330,6 +330,52 @@ func TestThePodIsAsSmallAsItCanBe(t *testing.T) {
 	}
 }
 
+// podSpecs are those of the Pods that any overlay or example of the chart makes, by
+// where they come from.
+func podSpecs(t *testing.T) map[string]corev1.PodSpec {
+	t.Helper()
+	found := map[string]corev1.PodSpec{}
+	add := func(from string, objects []object) {
+		for _, o := range objects {
+			switch o["kind"] {
+			case "DaemonSet":
+				var d struct {
+					Spec struct{ Template corev1.PodTemplateSpec }
+				}
+				decode(t, o, &d)
+				found[from+": "+o.id()] = d.Spec.Template.Spec
+			case "Pod":
+				var pod corev1.Pod
+				decode(t, o, &pod)
+				found[from+": "+o.id()] = pod.Spec
+			}
+		}
+	}
+	all, err := overlays(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, folder := range all {
+		add(folder, kustomized(t, folder))
+	}
+	for _, e := range load(t, "rendered") {
+		r := rendered(t, e.values)
+		add(e.name, append(r.objects, r.tests...))
+	}
+	return found
+}
+
+// The toleration of every taint is also one of node.kubernetes.io/os=windows:NoSchedule,
+// and the image is for Linux only: the agent's Pods would wait there for ever, and the
+// rollout with them (OneUptime/oneuptime#3041, prometheus-community/helm-charts#3528).
+func TestNoPodIsForAWindowsNode(t *testing.T) {
+	for from, spec := range podSpecs(t) {
+		if got := spec.NodeSelector[corev1.LabelOSStable]; got != "linux" {
+			t.Errorf("%s: the nodeSelector has %s=%q, want linux", from, corev1.LabelOSStable, got)
+		}
+	}
+}
+
 func TestPrometheusOperatorReadsThePodMonitor(t *testing.T) {
 	for _, folder := range []string{root + "/deploy/kustomize/overlays/prometheus-operator", "testdata/kustomize/everything"} {
 		found := false

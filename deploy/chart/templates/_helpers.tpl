@@ -163,13 +163,16 @@ capabilities:
 {{- end }}
 {{- end }}
 
-{{- define "workload-identity-exporter.nodeSelector" -}}
+{{- /* All taints are tolerated, that of Windows nodes too, and the image is for Linux. */}}
+{{- define "workload-identity-exporter.ownNodeSelector" -}}
 {{- if and .Values.onlyNodesWithMetadataServer (not .Values.autopilot) }}
 iam.gke.io/gke-metadata-server-enabled: "true"
 {{- end }}
-{{- with .Values.nodeSelector }}
-{{ toYaml . }}
+kubernetes.io/os: linux
 {{- end }}
+
+{{- define "workload-identity-exporter.nodeSelector" -}}
+{{- toYaml (merge (include "workload-identity-exporter.ownNodeSelector" . | fromYaml) .Values.nodeSelector) }}
 {{- end }}
 
 {{- /* What the schema cannot say, or not so that people understand it. */}}
@@ -213,6 +216,12 @@ iam.gke.io/gke-metadata-server-enabled: "true"
 {{- end -}}
 {{- if and $v.autopilot (hasKey $v.nodeSelector $label) -}}
 {{- fail (printf "autopilot=true and nodeSelector contradict each other: Autopilot refuses the label %s" $label) -}}
+{{- end -}}
+{{- range $name, $want := include "workload-identity-exporter.ownNodeSelector" . | fromYaml -}}
+{{- $is := get $v.nodeSelector $name -}}
+{{- if and $is (ne $is $want) -}}
+{{- fail (printf "nodeSelector: %s=%s is not where the agent runs: the image is for Linux, and onlyNodesWithMetadataServer wants the label of GKE's metadata server" $name $is) -}}
+{{- end -}}
 {{- end -}}
 {{- if and $v.autopilot (eq $v.networkPolicy.dataplane "cilium") -}}
 {{- fail "autopilot=true and networkPolicy.dataplane=cilium contradict each other: Autopilot has Dataplane V2, set dataplane-v2" -}}
