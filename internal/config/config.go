@@ -37,6 +37,7 @@ type Config struct {
 	ServiceAccount          string `split_words:"true" want:"a name" desc:"Name of the Pod's Kubernetes ServiceAccount, from the downward API. None: from the mounted token."`
 	PodAddress              string `split_words:"true" want:"an IP address" desc:"Address of the agent's Pod (status.podIP), from the downward API. With WI_NODE_ADDRESS it tells whether the Pod is hostNetwork, which explains a node's identity. None: not known."`
 	NodeAddress             string `split_words:"true" want:"an IP address" desc:"Address of the node (status.hostIP), from the downward API."`
+	OnlyMetadataServerNodes bool   `split_words:"true" default:"false" want:"true or false" desc:"Whether the DaemonSet's nodeSelector keeps the agent on nodes with the label iam.gke.io/gke-metadata-server-enabled=true. The manifests set it; it rules out a node pool without GKE's metadata server, where the Node may not be read."`
 	CiliumNamespace         string `split_words:"true" default:"kube-system" want:"a name" desc:"Namespace of Cilium, whose ConfigMap cilium-config may explain a wrong identity."`
 	ServiceAccountDirectory string `split_words:"true" default:"/var/run/secrets/kubernetes.io/serviceaccount" want:"a path" desc:"Folder with the files token and ca.crt, by which the API server is reached."`
 

@@ -39,7 +39,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"WI_EXPECTED_EMAILS": "a@p.iam.gserviceaccount.com, b@p.iam.gserviceaccount.com", "WI_NODE_SERVICE_ACCOUNTS": "nodes-*@p.iam.gserviceaccount.com",
 		"WI_PROBE_INTERVAL": "1s", "WI_PROBE_TIMEOUT": "100ms", "WI_TOKEN_INTERVAL": "1s", "WI_EXPECTATION_INTERVAL": "1m", "WI_STARTUP_GRACE": "0s", "WI_ANNOTATION_GRACE": "0s",
 		"WI_POD_NAME": "pod", "WI_POD_NAMESPACE": "namespace", "WI_NODE_NAME": "node", "WI_SERVICE_ACCOUNT": "account", "WI_SERVICE_ACCOUNT_DIRECTORY": "/x",
-		"WI_POD_ADDRESS": "10.0.0.1", "WI_NODE_ADDRESS": "fd00::1", "WI_CILIUM_NAMESPACE": "cilium",
+		"WI_POD_ADDRESS": "10.0.0.1", "WI_NODE_ADDRESS": "fd00::1", "WI_CILIUM_NAMESPACE": "cilium", "WI_ONLY_METADATA_SERVER_NODES": "true",
 		"WI_EVENTS": "false", "WI_NODE_CONDITION": "true",
 		"WI_LOG_LEVEL": "debug", "WI_LOG_FORMAT": "text", "WI_RUNTIME_METRICS": "false",
 	}
@@ -108,6 +108,7 @@ func TestAllErrorsAtOnce(t *testing.T) {
 		{"WI_POD_ADDRESS", "10.0.0", "an IP address"},
 		{"WI_NODE_ADDRESS", "node-1", "an IP address"},
 		{"WI_CILIUM_NAMESPACE", "kube/system", "a name"},
+		{"WI_ONLY_METADATA_SERVER_NODES", "some", "true or false"},
 		{"WI_LOG_LEVEL", "loud", "debug, info, warn or error"},
 		{"WI_LOG_FORMAT", "xml", "json or text"},
 		{"WI_RUNTIME_METRICS", "perhaps", "true or false"},

@@ -376,6 +376,32 @@ func TestNoPodIsForAWindowsNode(t *testing.T) {
 	}
 }
 
+// The agent takes the setting for a proof of the node's label, so it must not be there
+// without the nodeSelector; and where that is, the proof must not be lost.
+func TestTheAgentIsToldOfTheNodeSelector(t *testing.T) {
+	with, without := 0, 0
+	for from, spec := range podSpecs(t) {
+		value := ""
+		for _, e := range spec.Containers[0].Env {
+			if e.Name == "WI_ONLY_METADATA_SERVER_NODES" {
+				value = e.Value
+			}
+		}
+		want := spec.NodeSelector["iam.gke.io/gke-metadata-server-enabled"]
+		if value != want {
+			t.Errorf("%s: WI_ONLY_METADATA_SERVER_NODES=%q, and the nodeSelector wants the label to be %q", from, value, want)
+		}
+		if want == "true" {
+			with++
+		} else {
+			without++
+		}
+	}
+	if with == 0 || without == 0 {
+		t.Errorf("%d Pods with the nodeSelector and %d without, want some of both", with, without)
+	}
+}
+
 func TestPrometheusOperatorReadsThePodMonitor(t *testing.T) {
 	for _, folder := range []string{root + "/deploy/kustomize/overlays/prometheus-operator", "testdata/kustomize/everything"} {
 		found := false

@@ -72,6 +72,11 @@ capabilities:
 - name: WI_NODE_CONDITION
   value: "true"
 {{- end }}
+{{- /* Whoever wrote the nodeSelector: it is what it says that counts. */}}
+{{- if eq (include "workload-identity-exporter.nodeSelector" . | fromYaml | dig "iam.gke.io/gke-metadata-server-enabled" "") "true" }}
+- name: WI_ONLY_METADATA_SERVER_NODES
+  value: "true"
+{{- end }}
 - name: WI_POD_NAME
   valueFrom:
     fieldRef:
@@ -229,7 +234,7 @@ kubernetes.io/os: linux
 {{- if and (not $v.priorityClass.create) (ne (int64 $v.priorityClass.value) 1000000) -}}
 {{- fail "priorityClass.create=false and priorityClass.value contradict each other: the value is that of a PriorityClass which the chart makes" -}}
 {{- end -}}
-{{- range $name, $instead := dict "WI_EXPECTED_EMAILS" "expectedEmails" "WI_NODE_SERVICE_ACCOUNTS" "nodeServiceAccounts" "WI_WEB_CONFIG_FILE" "tls" "WI_EVENTS" "apiAccess.events" "WI_NODE_CONDITION" "apiAccess.nodeCondition" "WI_CILIUM_NAMESPACE" "apiAccess.ciliumNamespace" -}}
+{{- range $name, $instead := dict "WI_EXPECTED_EMAILS" "expectedEmails" "WI_NODE_SERVICE_ACCOUNTS" "nodeServiceAccounts" "WI_WEB_CONFIG_FILE" "tls" "WI_EVENTS" "apiAccess.events" "WI_NODE_CONDITION" "apiAccess.nodeCondition" "WI_ONLY_METADATA_SERVER_NODES" "onlyNodesWithMetadataServer" "WI_CILIUM_NAMESPACE" "apiAccess.ciliumNamespace" -}}
 {{- if hasKey $v.settings $name -}}
 {{- fail (printf "settings: set %s instead of %s" $instead $name) -}}
 {{- end -}}
