@@ -402,6 +402,49 @@ func TestTheAgentIsToldOfTheNodeSelector(t *testing.T) {
 	}
 }
 
+// Where a local redirect policy of Cilium works and GKE's metadata server is its
+// backend, in the node's network, the agent's request is judged as one to port 988 of
+// the host; measured with Cilium 1.20.2, which dropped it. Of the host's other ports
+// the agent wants none.
+func TestACiliumNetworkPolicyAllowsTheMetadataServerBehindALocalRedirect(t *testing.T) {
+	policies := map[string][]object{"overlays/cilium": kustomized(t, root+"/deploy/kustomize/overlays/cilium")}
+	for _, e := range load(t, "rendered") {
+		policies[e.name] = rendered(t, e.values).objects
+	}
+	count := 0
+	for from, objects := range policies {
+		for _, o := range objects {
+			if o["kind"] != "CiliumNetworkPolicy" {
+				continue
+			}
+			count++
+			var policy struct {
+				Spec struct {
+					Egress []struct {
+						ToEntities []string
+						ToPorts    []struct {
+							Ports []struct{ Port, Protocol string }
+						}
+					}
+				}
+			}
+			decode(t, o, &policy)
+			var got []string
+			for _, rule := range policy.Spec.Egress {
+				if slices.ContainsFunc(rule.ToEntities, func(e string) bool { return e != "kube-apiserver" }) {
+					got = append(got, fmt.Sprintf("%v %v", rule.ToEntities, rule.ToPorts))
+				}
+			}
+			if want := []string{"[host] [{[{988 TCP}]}]"}; !slices.Equal(got, want) {
+				t.Errorf("%s: the rules for what is not the API server are %v, want %v", from, got, want)
+			}
+		}
+	}
+	if count < 4 {
+		t.Errorf("%d policies, want that of the overlay and those of three examples", count)
+	}
+}
+
 func TestPrometheusOperatorReadsThePodMonitor(t *testing.T) {
 	for _, folder := range []string{root + "/deploy/kustomize/overlays/prometheus-operator", "testdata/kustomize/everything"} {
 		found := false
