@@ -215,9 +215,14 @@ kubernetes.io/os: linux
 {{- if not $v.expectedEmails -}}
 {{- fail "apiAccess.enabled=false needs expectedEmails: without the API server the agent cannot read the annotation" -}}
 {{- end -}}
-{{- if or $v.apiAccess.nodeLabels $v.apiAccess.nodeCondition -}}
-{{- fail "apiAccess.enabled=false contradicts apiAccess.nodeLabels and apiAccess.nodeCondition, which need the API server" -}}
+{{- range list "ciliumNodeConfigs" "ciliumPods" "nodeLabels" "nodeCondition" -}}
+{{- if get $v.apiAccess . -}}
+{{- fail (printf "apiAccess.enabled=false contradicts apiAccess.%s, which needs the API server" .) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.apiAccess.ciliumNodeConfigs (not $v.apiAccess.nodeLabels) -}}
+{{- fail "apiAccess.ciliumNodeConfigs needs apiAccess.nodeLabels: these objects select nodes by their labels, and without them nobody knows whether they select the agent's" -}}
 {{- end -}}
 {{- if and $v.autopilot (hasKey $v.nodeSelector $label) -}}
 {{- fail (printf "autopilot=true and nodeSelector contradict each other: Autopilot refuses the label %s" $label) -}}

@@ -64,11 +64,14 @@ func everywhere(rule string) []string {
 }
 
 const (
-	ownAccount = "get serviceaccounts " + name + " in " + name
-	masquerade = "get configmaps cilium-config,ip-masq-agent in kube-system"
-	dataplane  = "get daemonsets anetd in kube-system"
-	podEvents  = "create,patch events in " + name
-	nodeEvents = "create,patch events in default"
+	ownAccount  = "get serviceaccounts " + name + " in " + name
+	masquerade  = "get configmaps cilium-config,ip-masq-agent in kube-system"
+	dataplane   = "get daemonsets anetd in kube-system"
+	version     = "get daemonsets cilium in kube-system"
+	podEvents   = "create,patch events in " + name
+	nodeEvents  = "create,patch events in default"
+	nodeConfigs = "list ciliumnodeconfigs in kube-system"
+	ciliumPods  = "list pods in kube-system"
 )
 
 // Asked of the API server itself, with a token of the agent.
@@ -78,10 +81,11 @@ func TestAnAgentMayDoThisAndNothingElse(t *testing.T) {
 		want []string
 	}{
 		{"kustomize-base", []string{ownAccount}},
-		{"kustomize-default", []string{nodeEvents, podEvents, masquerade, dataplane, ownAccount}},
+		{"kustomize-default", []string{nodeEvents, podEvents, masquerade, dataplane, version, ownAccount}},
+		{"kustomize-cilium", []string{nodeEvents, podEvents, masquerade, dataplane, version, ownAccount}},
 		{"kustomize-expected-emails", nil},
 		{"helm-cilium-without-api", nil},
-		{"kustomize-everything", slices.Concat([]string{nodeEvents, podEvents, masquerade, dataplane, ownAccount}, everywhere("get nodes"), everywhere("patch nodes/status"))},
+		{"kustomize-everything", slices.Concat([]string{nodeEvents, podEvents, masquerade, dataplane, version, nodeConfigs, ciliumPods, ownAccount}, everywhere("get nodes"), everywhere("patch nodes/status"))},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
 			shared.install(t, rendered(t, tt.file))
@@ -105,11 +109,11 @@ func TestTheDocumentationListsEveryPermission(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/security.md")
 	must(t, err)
 	var got []string
-	for _, m := range regexp.MustCompile("(?m)^\\| `(get|create,patch|patch) ([^`]+)`").FindAllStringSubmatch(string(text), -1) {
+	for _, m := range regexp.MustCompile("(?m)^\\| `(get|list|create,patch|patch) ([^`]+)`").FindAllStringSubmatch(string(text), -1) {
 		got = append(got, m[1]+" "+m[2])
 	}
 	slices.Sort(got)
-	want := []string{ownAccount, masquerade, dataplane, podEvents, nodeEvents, "get nodes", "patch nodes/status"}
+	want := []string{ownAccount, masquerade, dataplane, version, nodeConfigs, ciliumPods, podEvents, nodeEvents, "get nodes", "patch nodes/status"}
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("docs/security.md lists\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
