@@ -21,7 +21,7 @@ import (
 )
 
 // What docs/security.md says is missing without a permission is missing, and
-// nothing else: the node is accused as before. Two are taken away at a time, of
+// nothing else: the node is accused as before. At most two are taken away at a time, of
 // which one is about the causes and the other about what is written.
 // TestWithoutPermissionItSaysSo has the one that is left.
 func TestWithoutPermissionsOnlyTheirPartIsMissing(t *testing.T) {
@@ -29,6 +29,7 @@ func TestWithoutPermissionsOnlyTheirPartIsMissing(t *testing.T) {
 	c.healthy(t)
 	node := c.nodes[0]
 	c.configuresCilium(t)
+	c.runsCilium(t)
 	c.allowsAll(t)
 	const notTold = "Failed to write the state to Kubernetes"
 	for _, tt := range []struct {
@@ -57,12 +58,29 @@ func TestWithoutPermissionsOnlyTheirPartIsMissing(t *testing.T) {
 			[]string{notTold, `"resource":"events","reason":"forbidden"`},
 		},
 		{
+			// The DaemonSet's nodeSelector says of the labels what is needed here.
 			"the Node's labels, and its condition",
 			[]string{"ClusterRoleBinding /" + exporter + "-node-labels", "ClusterRoleBinding /" + exporter + "-node-condition"},
-			"suggests", "labels",
+			"proves", "",
 			[]string{"Node", "Pod"},
 			corev1.ConditionFalse,
 			[]string{notTold, `"resource":"nodes","reason":"forbidden"`},
+		},
+		{
+			"the CiliumNodeConfigs",
+			[]string{"RoleBinding kube-system/" + exporter + "-cilium-node-configs"},
+			"suggests", "Whether CiliumNodeConfigs change the settings for this node is not known",
+			[]string{"Node", "Pod"},
+			corev1.ConditionTrue,
+			nil,
+		},
+		{
+			"the Pods of Cilium",
+			[]string{"RoleBinding kube-system/" + exporter + "-cilium-pods"},
+			"suggests", "When Cilium's agent on this node started is not known",
+			[]string{"Node", "Pod"},
+			corev1.ConditionTrue,
+			nil,
 		},
 		{"nothing", nil, "proves", "", []string{"Node", "Pod"}, corev1.ConditionTrue, nil},
 	} {

@@ -2,10 +2,12 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,6 +35,63 @@ func (c *cluster) configuresCilium(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// runsCilium makes the nodes look as if Cilium's agents had started since it was
+// configured, for as long as the test lasts.
+func (c *cluster) runsCilium(t *testing.T) {
+	t.Helper()
+	labels := map[string]string{"k8s-app": "cilium", nameLabel: "cilium"}
+	sets := c.client.AppsV1().DaemonSets("kube-system")
+	_, err := sets.Create(t.Context(), &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Name: "cilium"},
+		Spec: appsv1.DaemonSetSpec{
+			Selector: &metav1.LabelSelector{MatchLabels: labels},
+			Template: corev1.PodTemplateSpec{
+				ObjectMeta: metav1.ObjectMeta{Labels: labels},
+				Spec: corev1.PodSpec{
+					NodeSelector:                  map[string]string{suiteLabel: "true"},
+					Tolerations:                   []corev1.Toleration{{Operator: corev1.TolerationOpExists}},
+					TerminationGracePeriodSeconds: new(int64),
+					// Any program that does not end; the exporter does nothing here that anybody sees.
+					Containers: []corev1.Container{{
+						Name: "cilium-agent", Image: "workload-identity-exporter.local/exporter:test", ImagePullPolicy: corev1.PullIfNotPresent,
+						Env: []corev1.EnvVar{{Name: "WI_EVENTS", Value: "false"}},
+					}},
+				},
+			},
+		},
+	}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := sets.Delete(context.Background(), "cilium", metav1.DeleteOptions{}); err != nil {
+			t.Error(err)
+		}
+	})
+	configured, err := c.client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), "cilium-config", metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.nodes {
+		// Kubernetes counts seconds, and in the same one it is not known what was first.
+		err := eventually(t.Context(), func(ctx context.Context) error {
+			p, err := c.pod(ctx, "kube-system", "cilium", n)
+			switch {
+			case err != nil:
+				return err
+			case p.Status.StartTime == nil:
+				return fmt.Errorf("%s on %s has not started; %s", p.Name, n, c.trouble(ctx, "kube-system"))
+			case !p.Status.StartTime.After(configured.CreationTimestamp.Time):
+				return errors.Join(fmt.Errorf("%s on %s started too soon", p.Name, n), c.client.CoreV1().Pods("kube-system").Delete(ctx, p.Name, metav1.DeleteOptions{}))
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // saysWhy wants the cause of a bypass in the metrics, and in the Events that
