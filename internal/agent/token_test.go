@@ -128,3 +128,30 @@ func TestATokenThatWasNotAskedForIsMarkedAsReused(t *testing.T) {
 		}
 	})
 }
+
+// An email that says nothing, and a 404 for the machine type: whether a metadata server
+// answers so, only a token tells, which not each probe asks for. The one who answers
+// must not change with it.
+func TestATokenIsAskedForWhereItAloneTellsWhoAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Second)
+		servers := map[identity.Server]int{}
+		w.answersBy(func(withToken bool) identity.Observation {
+			o := gke("")
+			o.Email.Failure = failed(identity.Malformed).Failure
+			if !withToken {
+				o.Server = identity.Responder{Request: failed(identity.NotFound), Server: identity.ServerUnknown}
+			}
+			return o
+		})
+		w.after(interval + time.Second)
+		for range 20 {
+			w.after(interval)
+			servers[w.Snapshot().Verdict.Server]++
+		}
+		if w.wants(t, identity.Unavailable); len(servers) != 1 || servers[identity.ServerGKE] == 0 {
+			t.Errorf("the verdicts are about %v, want the GKE server alone", servers)
+		}
+	})
+}

@@ -29,7 +29,8 @@ type Server string
 
 // The metadata servers that a Pod may reach at the same address.
 const (
-	// ServerGKE knows Pods. It answers 404 to instance/machine-type.
+	// ServerGKE knows Pods. It answers 404 to instance/machine-type, as any server does to
+	// a path that it does not know: what makes it one is another answer, or a mark of it.
 	ServerGKE Server = "gke"
 	// ServerVM is the Compute Engine metadata server, to which every Pod is the
 	// node. It answers 200 to instance/machine-type
@@ -56,7 +57,10 @@ const (
 	Denied Reason = "denied"
 	// NoServiceAccount: IAM does not know the service account (token endpoint only).
 	NoServiceAccount Reason = "no_service_account"
-	// NotFound: 404 for a path that should exist, as a server that starts may answer.
+	// PodUnknown: the server says that it does not know which Pod asks, by its address.
+	PodUnknown Reason = "pod_unknown"
+	// NotFound: 404 for a path that should exist, as a server that starts may answer;
+	// for the machine type, where nothing tells that a metadata server answered so.
 	NotFound Reason = "not_found"
 	// Redirect: any 3xx. It is never followed: the metadata servers send none.
 	Redirect Reason = "redirect"
@@ -73,10 +77,11 @@ func Reasons(e Endpoint) []Reason {
 	common := []Reason{Timeout, Unreachable, Throttled, ServerError, Denied, Redirect, Malformed, LocalResources}
 	switch e {
 	case EndpointEmail:
-		return append(common, NotFound)
+		return append(common, NotFound, PodUnknown)
 	case EndpointToken:
-		return append(common, NotFound, NoServiceAccount)
-	case EndpointServer: // 404 is an answer there
+		return append(common, NotFound, PodUnknown, NoServiceAccount)
+	case EndpointServer:
+		return append(common, NotFound)
 	}
 	return common
 }
@@ -121,7 +126,13 @@ type Request struct {
 	// ServerHeader is the Server header of the answer. It is a hint for people:
 	// errors may lack it, and no documentation promises it.
 	ServerHeader string
-	Failure      *Failure
+	// Genuine: only a metadata server answers so. It is an identity, a token or a machine
+	// type, or has a header or a text of one.
+	Genuine bool
+	// Proxy is what an answer that is not Genuine has of a proxy or a web server, in words
+	// for people, such as: the header "server: envoy". It is empty if it has nothing.
+	Proxy   string
+	Failure *Failure
 }
 
 // Live reports whether this probe made the request.
@@ -178,6 +189,17 @@ type Claims struct {
 	Machine string
 	// Identity is the one for which the token was made, empty if it does not say.
 	Identity Identity
+}
+
+// Genuine reports whether any answer of the probe is one that only a metadata server
+// gives. A token of an earlier probe is none.
+func (o Observation) Genuine() bool {
+	for _, r := range o.Requests() {
+		if r.Live() && r.Genuine {
+			return true
+		}
+	}
+	return o.Email.Live() && o.Email.OK() || o.Token.Live() && o.Token.OK()
 }
 
 // Requests are the observation's requests by endpoint, in the order of Endpoints.

@@ -17,7 +17,9 @@ import (
 )
 
 func (x *exchange) request() identity.Request {
-	return identity.Request{Origin: identity.Asked, Took: x.took, ServerHeader: x.serverHeader, Failure: x.failure}
+	return identity.Request{
+		Origin: identity.Asked, Took: x.took, ServerHeader: x.serverHeader, Genuine: x.genuine, Proxy: x.proxy, Failure: x.failure,
+	}
 }
 
 func (x *exchange) malformed(format string, args ...any) *identity.Failure {
@@ -37,6 +39,7 @@ func parseEmail(x *exchange) identity.Email {
 		return a
 	}
 	a.Identity = id
+	a.Genuine, a.Proxy = true, ""
 	return a
 }
 
@@ -65,6 +68,7 @@ func parseToken(x *exchange) identity.Token {
 		a.Failure = x.malformed("expires_in is not a number of seconds from 1 up")
 	default:
 		a.Type, a.Lifetime = token.Type(), lifetime
+		a.Genuine, a.Proxy = true, ""
 	}
 	return a
 }
@@ -97,6 +101,8 @@ func tokenRefusal(r identity.Reason, body []byte) (identity.Reason, string) {
 		return identity.Malformed, "a metadata concealment proxy answers, not a metadata server"
 	case r == identity.Denied && has("Missing required header"):
 		return identity.Malformed, "the request's Metadata-Flavor header was lost on the way"
+	case r == identity.PodUnknown:
+		return r, "the server says that it does not know the Pod that asks"
 	case r == identity.NotFound && has("IAM returned 404"):
 		return identity.NoServiceAccount, "IAM does not know the service account: it was deleted, or its email is misspelt"
 	case r == identity.NotFound:
@@ -135,18 +141,17 @@ func parseClaims(x *exchange) identity.Claims {
 }
 
 // parseServer tells the two metadata servers apart by instance/machine-type,
-// which only the VM server serves.
+// which only the VM server serves. A 404 stays a failure here, see settle.
 func parseServer(x *exchange) identity.Responder {
 	a := identity.Responder{Request: x.request(), Server: identity.ServerUnknown}
 	switch {
-	case x.failure == nil && strings.Contains(string(x.body), "machineTypes/"): // projects/NUMBER/machineTypes/NAME
-		a.Server = identity.ServerVM
+	// projects/NUMBER/machineTypes/NAME
+	case x.failure == nil && bytes.HasPrefix(x.body, []byte("projects/")) && bytes.Contains(x.body, []byte("/machineTypes/")):
+		a.Server, a.Genuine, a.Proxy = identity.ServerVM, true, ""
 	case x.failure == nil:
 		a.Failure = x.malformed("the answer is not a machine type")
-	case x.status == http.StatusNotFound && strings.HasPrefix(x.serverHeader, "Metadata Server for VM"):
+	case x.status == http.StatusNotFound && strings.HasPrefix(x.serverHeader, vmServer):
 		a.Failure = x.malformed("the VM metadata server answers, but knows no machine type")
-	case x.status == http.StatusNotFound:
-		a.Server, a.Failure = identity.ServerGKE, nil
 	}
 	return a
 }

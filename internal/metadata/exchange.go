@@ -32,6 +32,8 @@ type exchange struct {
 	status       int
 	serverHeader string
 	body         []byte
+	genuine      bool
+	proxy        string
 	failure      *identity.Failure
 }
 
@@ -57,10 +59,15 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	x.status, x.serverHeader = res.StatusCode, foreign.Text(res.Header.Get("Server"), maxExcerpt)
 	x.body, err = c.readBody(res)
+	podUnknown := knowsNoPod(res.StatusCode, res.Header, x.body)
+	x.genuine = podUnknown || isGenuine(res.StatusCode, res.Header, x.body)
+	if !x.genuine {
+		x.proxy = markOfProxy(res.Header, x.body)
+	}
 	switch {
 	// The status says more than what became of the body of an error.
 	case res.StatusCode != http.StatusOK:
-		x.failure = statusFailure(x.endpoint, res.StatusCode, x.body)
+		x.failure = x.refusal(podUnknown)
 	case err != nil:
 		x.failure = networkFailure(err, true)
 		x.failure.Status = res.StatusCode
@@ -120,10 +127,13 @@ func exhausted(err error) syscall.Errno {
 	return 0
 }
 
-// statusFailure gives the reason for an answer other than 200.
-func statusFailure(e identity.Endpoint, status int, body []byte) *identity.Failure {
-	f := &identity.Failure{Status: status, Reason: identity.Malformed, Detail: excerpt(e, body)}
+// refusal is the failure of an answer other than 200.
+func (x *exchange) refusal(podUnknown bool) *identity.Failure {
+	e, status := x.endpoint, x.status
+	f := &identity.Failure{Status: status, Reason: identity.Malformed, Detail: excerpt(e, x.body)}
 	switch {
+	case podUnknown && (e == identity.EndpointEmail || e == identity.EndpointToken):
+		f.Reason = identity.PodUnknown
 	case status == http.StatusSwitchingProtocols:
 		f.Detail = "the server changes to another protocol, which nobody asked for"
 	case status >= 300 && status < 400:
@@ -138,7 +148,7 @@ func statusFailure(e identity.Endpoint, status int, body []byte) *identity.Failu
 		f.Reason = identity.ServerError
 	}
 	if e == identity.EndpointToken {
-		f.Reason, f.Detail = tokenRefusal(f.Reason, body)
+		f.Reason, f.Detail = tokenRefusal(f.Reason, x.body)
 	}
 	return f
 }

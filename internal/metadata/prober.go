@@ -54,6 +54,7 @@ func (p *Prober) Probe(ctx context.Context, withToken bool) (o identity.Observat
 		questions = append(questions, func() { o.Token = parseToken(p.ask(ctx, identity.EndpointToken)) })
 	}
 	atOnce(questions)
+	settle(&o)
 	return o
 }
 

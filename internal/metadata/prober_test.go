@@ -101,7 +101,7 @@ func TestProbeOfEveryFault(t *testing.T) {
 		{"leaky", "ok, server_error, ok", app, identity.ServerGKE},
 		{"expiring", "ok, ok, ok", app, identity.ServerGKE},
 		{"expired", "ok, malformed, ok", app, identity.ServerGKE},
-		{"not-found", "not_found, not_found, ok", "", identity.ServerGKE},
+		{"not-found", "not_found, not_found, not_found", "", identity.ServerUnknown}, // as any server may answer
 		{"concealed", "denied, malformed, denied", "", identity.ServerUnknown},
 		{"throttled", "throttled, throttled, throttled", "", identity.ServerUnknown},
 		{"queue-timeout", "throttled, throttled, throttled", "", identity.ServerUnknown},
@@ -327,7 +327,8 @@ func TestRecordedAnswers(t *testing.T) {
 		{"the pool (argo-cd issue 20368)", "email", 200, "", "PROJECT-ID.svc.id.goog", ""},
 		{"a teapot", "email", 418, "", "short and stout", identity.Malformed},
 		{"not the metadata of this server", "email", 401, "", "", identity.Denied},
-		{"the GKE server knows no machine type", "machine-type", 404, "", "Not Found", ""},
+		{"the GKE server knows no machine type", "machine-type", 404, "GKE Metadata Server", "Not Found", ""},
+		{"any server knows no machine type", "machine-type", 404, "", "Not Found", identity.NotFound},
 		{"the VM server's 404 (gcp-metadata issue 657)", "machine-type", 404, "Metadata Server for VM", "<!DOCTYPE html>\n<html lang=en>\n", identity.Malformed},
 		{"a machine type", "machine-type", 200, "Metadata Server for VM", "projects/123456789012/machineTypes/e2-medium", ""},
 		{"a page instead of a machine type", "machine-type", 200, "nginx", "<html>Log in</html>", identity.Malformed},

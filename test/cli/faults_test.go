@@ -51,7 +51,7 @@ var lapses = []lapse{
 	{fault: "expired", state: "unavailable", server: "gke", failures: []string{"token/malformed"}},
 	{fault: "leaky", state: "unavailable", server: "gke", failures: []string{"token/server_error"}},
 
-	{fault: "not-found", state: "unavailable", server: "gke", failures: []string{"email/not_found", "token/not_found"}},
+	{fault: "not-found", state: "unavailable", server: "unknown", failures: all("not_found")},
 	{fault: "concealed", state: "unavailable", server: "unknown", failures: []string{"email/denied", "server/denied", "token/malformed"}},
 	{fault: "throttled", state: "unavailable", server: "unknown", failures: all("throttled")},
 	{fault: "queue-timeout", state: "unavailable", server: "unknown", failures: all("throttled")},
