@@ -292,10 +292,14 @@ func linkLocalRisk(f Facts, obeyed bool) opinion {
 // sourceNAT: GKE's server tells Pods by their source address. It is left to the causes
 // that are told from settings, where one of them is suspected.
 func sourceNAT(f Facts) opinion {
+	_, failure := f.failure()
 	switch {
 	case f.onlyVMAnswers():
 		return rulesOut("The VM's metadata server answers, which gives the node's identity to every source address.")
 	case !f.podUnrecognised() || ciliumLinkLocal(f).confidence == Suggests || agentLinkLocal(f).confidence == Suggests:
+	case failure != nil && failure.Reason == identity.PodUnknown:
+		return suggests("The metadata server says that it does not know the Pod that asks (%s). It tells Pods by their "+
+			"source address, so something may hide that.", quote(failure.Error()))
 	case f.in(identity.Unavailable):
 		return suggests("GKE's metadata server answers what it knows without a Pod, and fails when it is asked who " +
 			"the Pod is: something may hide the Pod's address from it.")

@@ -68,6 +68,8 @@ const (
 	Throttled Cause = "throttled"
 	// STSBlocked: the metadata server does not reach STS or IAM.
 	STSBlocked Cause = "sts_blocked"
+	// TokenUnusable: the metadata server gives the identity, and a token that is none.
+	TokenUnusable Cause = "token_unusable"
 	// NetworkPolicy: the requests are dropped on the way.
 	NetworkPolicy Cause = "network_policy"
 	// MetadataServerDown: nothing listens, or it only fails.

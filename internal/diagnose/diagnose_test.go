@@ -75,6 +75,28 @@ func reused(f *diagnose.Facts) {
 	f.Observation.Token = identity.Token{Request: identity.Request{Origin: identity.Reused}}
 }
 
+// marked are answers that failed with the mark of a proxy.
+func marked(mark string) fact {
+	return func(f *diagnose.Facts) {
+		for _, r := range []*identity.Request{&f.Observation.Email.Request, &f.Observation.Token.Request, &f.Observation.Server.Request} {
+			if r.Live() && r.Failure != nil && r.Failure.Status != 0 {
+				r.Proxy = mark
+			}
+		}
+	}
+}
+
+// envoy marks them as the proxy of a mesh does. Right answers that passed it have that, too.
+func envoy(f *diagnose.Facts) {
+	const mark = `the header "server: envoy"`
+	f.Observation.Server.Proxy = mark
+	marked(mark)(f)
+}
+
+// genuine: the answers to the email and to the machine type are such as only a
+// metadata server gives.
+func genuine(f *diagnose.Facts) { f.Observation.Email.Genuine, f.Observation.Server.Genuine = true, true }
+
 func refused(reason identity.Reason, status int) fact {
 	return func(f *diagnose.Facts) {
 		verdict(identity.TokenDenied, app, identity.ServerGKE)(f)

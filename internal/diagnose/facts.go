@@ -261,13 +261,17 @@ func (f Facts) mixed() bool {
 // podUnrecognised reports whether GKE's server seems not to recognise the Pod by its
 // address: it takes it for the node or for another one, or fails when asked about
 // the Pod and not when asked about itself (gcpdiag rule gke/ERR/2023_011). What it
-// answers to the client is not documented.
+// answers to the client is not documented. A server that says so is believed, whoever
+// it is.
 func (f Facts) podUnrecognised() bool {
 	if f.in(identity.NodeFallback, identity.Mismatch) {
 		return f.gkeAnswers()
 	}
 	endpoint, failure := f.failure()
-	return f.gkeAnswers() && endpoint == identity.EndpointEmail && failure.Reason == identity.ServerError
+	if failure != nil && failure.Reason == identity.PodUnknown {
+		return !f.vmAnswers()
+	}
+	return f.gkeAnswers() && endpoint == identity.EndpointEmail && failure.Reason == identity.ServerError && f.Observation.Email.Proxy == ""
 }
 
 // failure is the failed request that the verdict rests on, if the last probe had

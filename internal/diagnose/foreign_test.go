@@ -31,6 +31,8 @@ func TestCommandsHoldNothingForeign(t *testing.T) {
 			failed(unknown, failure(identity.Timeout, 0), nil, failure(identity.Timeout, 0)),
 			failed(gke, nil, failure(identity.Timeout, 0), nil),
 			failed(unknown, failure(identity.Redirect, 302), nil, nil),
+			all(allFailed(failure(identity.NotFound, 404)), envoy),
+			failed(gke, nil, failure(identity.Malformed, 200), nil),
 			verdict(identity.UnknownExpectation, other, gke),
 		} {
 			for _, setting := range []fact{redirect, legacy, ciliumIs(diagnose.Forbidden)} {
@@ -51,6 +53,7 @@ func TestCommandsHoldNothingForeign(t *testing.T) {
 						}
 						if f.Observation.Email.Failure != nil {
 							f.Observation.Email.Failure.Detail = fill("detail")
+							f.Observation.Server.Proxy += fill("proxy")
 						}
 						if f.Verdict.State != identity.UnknownExpectation {
 							f.Annotations = map[string]string{identity.AnnotationServiceAccount: fill("annotation")}
@@ -134,6 +137,9 @@ func TestQuotedValuesAreShortAndPrintable(t *testing.T) {
 			),
 			facts(failed(unknown, &identity.Failure{Reason: identity.Malformed, Detail: h}, nil, nil)),
 			facts(allFailed(&identity.Failure{Reason: identity.Unreachable, Detail: h})),
+			facts(allFailed(&identity.Failure{Reason: identity.NotFound, Status: 404, Detail: h}), marked(h)),
+			facts(failed(unknown, &identity.Failure{Reason: identity.PodUnknown, Detail: h}, nil, nil)),
+			facts(failed(gke, nil, &identity.Failure{Reason: identity.Malformed, Detail: h}, nil)),
 		} {
 			check(t, f, diagnose.Diagnose(f))
 		}

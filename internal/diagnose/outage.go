@@ -1,6 +1,9 @@
 package diagnose
 
-import "github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+import (
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
 
 // Causes why there is no usable answer. None says anything about a wrong identity.
 
@@ -22,6 +25,17 @@ func (f Facts) answered() bool {
 // server that is down answers, too.
 func (f Facts) heard() bool {
 	return f.anyRequest(func(r identity.Request) bool { return r.OK() || r.Failure.Status != 0 })
+}
+
+// proxied is the first request of the last probe that failed by an answer with the
+// mark of a proxy, and that mark; empty if there is none.
+func (f Facts) proxied() (identity.Endpoint, *identity.Failure, string) {
+	for endpoint, r := range f.Observation.Requests() {
+		if r.Live() && r.Failure != nil && r.Proxy != "" {
+			return endpoint, r.Failure, foreign.Text(r.Proxy, 128)
+		}
+	}
+	return "", nil, ""
 }
 
 // all reports whether every request of the last probe failed for this reason.
@@ -46,6 +60,10 @@ func throttled(f Facts) opinion {
 	if failure == nil || failure.Reason != identity.Throttled {
 		return opinion{}
 	}
+	if _, _, mark := f.proxied(); mark != "" {
+		return suggests("The request for the %s was answered with HTTP %d, too many requests, by a proxy or by the "+
+			"server behind it.", endpoint, failure.Status)
+	}
 	return proves("The request for the %s was answered with HTTP %d: too many requests.", endpoint, failure.Status)
 }
 
@@ -63,13 +81,25 @@ func stsBlocked(f Facts) opinion {
 	return opinion{}
 }
 
+// tokenUnusable: who gives the identity is a metadata server, so a token that cannot
+// be one, or has expired, is that server's fault, or of STS, which it asks.
+func tokenUnusable(f Facts) opinion {
+	endpoint, failure := f.outage()
+	if failure == nil || endpoint != identity.EndpointToken || failure.Reason != identity.Malformed || f.Observation.Token.Proxy != "" {
+		return opinion{}
+	}
+	return suggests("The server gives the email, and for the token an answer that no client can use: %s.", quote(failure.Error()))
+}
+
+// serverDown: what a proxy answers says nothing about the server behind it.
 func serverDown(f Facts) opinion {
 	endpoint, failure := f.outage()
+	_, _, mark := f.proxied()
 	switch {
-	case failure == nil:
+	case failure == nil, mark != "" && !f.answered():
 	case f.all(identity.ServerError):
 		return suggests("The metadata server answers every request with an error, HTTP %d.", failure.Status)
-	case failure.Reason == identity.NotFound: // for machine-type too, which looks like GKE's server
+	case failure.Reason == identity.NotFound && mark == "":
 		return suggests("A server answers, and does not know the path for the %s, as one that starts.", endpoint)
 	case f.answered():
 		return rulesOut("The metadata server answers a part of the requests of a probe.")
@@ -112,17 +142,24 @@ func networkPolicy(f Facts) opinion {
 	return opinion{}
 }
 
-// notAMetadataServer: no metadata server redirects, or answers like this.
+// notAMetadataServer: no metadata server redirects. Other answers may be those of one,
+// unless they have the mark of a proxy, or the whole probe has none that only a metadata
+// server gives.
 func notAMetadataServer(f Facts) opinion {
 	endpoint, failure := f.outage()
 	if failure == nil {
 		return opinion{}
 	}
-	switch failure.Reason {
-	case identity.Redirect, identity.Malformed, identity.Denied:
-		return suggests("The answer to the request for the %s is none of a metadata server: %s.",
-			endpoint, quote(failure.Error()))
-	default:
-		return opinion{}
+	if at, failed, mark := f.proxied(); failed != nil {
+		return suggests("Something else than a metadata server answered the request for the %s, as it has %s: %s.",
+			at, mark, quote(failed.Error()))
 	}
+	switch reason := failure.Reason; {
+	case reason != identity.Redirect && f.Observation.Genuine():
+	case reason == identity.NotFound:
+		return suggests("A server answers, and nothing that it says is what only a metadata server says: %s.", quote(failure.Error()))
+	case reason == identity.Redirect, reason == identity.Malformed, reason == identity.Denied:
+		return suggests("The answer to the request for the %s is none of a metadata server: %s.", endpoint, quote(failure.Error()))
+	}
+	return opinion{}
 }

@@ -2,6 +2,7 @@ package diagnose_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
@@ -68,13 +69,17 @@ func TestOutages(t *testing.T) {
 			"suggests metadata_server_down", "",
 		},
 		{
-			"the server starts",
+			"the server starts, or is none",
 			facts(failed(unknown, failure(identity.NotFound, 404), failure(identity.NotFound, 404), dropped)),
-			"suggests metadata_server_down", "",
+			"suggests metadata_server_down, suggests not_a_metadata_server", "",
 		},
 		{
-			"the server starts, and looks like GKE's by the 404 for the machine type",
-			facts(failed(gke, failure(identity.NotFound, 404), failure(identity.NotFound, 404), nil)),
+			"404 for everything, as of a mux of Go or of a server that starts", facts(allFailed(failure(identity.NotFound, 404))),
+			"suggests metadata_server_down, suggests not_a_metadata_server", "",
+		},
+		{
+			"the server starts, and is GKE's by its name",
+			facts(failed(gke, failure(identity.NotFound, 404), failure(identity.NotFound, 404), nil), genuine),
 			"suggests metadata_server_down", "network_policy",
 		},
 		{
@@ -100,12 +105,28 @@ func TestOutages(t *testing.T) {
 			"suggests not_a_metadata_server", "",
 		},
 		{
-			"a page for an email", facts(failed(unknown, failure(identity.Malformed, 200), nil, nil)),
+			"a page for everything", facts(allFailed(failure(identity.Malformed, 200)), marked("an HTML page")),
 			"suggests not_a_metadata_server", "",
 		},
 		{
-			"a forbidden email", facts(failed(unknown, failure(identity.Denied, 403), nil, nil)),
+			"a page for an email, and a token", facts(failed(gke, failure(identity.Malformed, 200), nil, nil), marked("an HTML page")),
+			"suggests not_a_metadata_server", "metadata_server_down, network_policy",
+		},
+		{
+			"nonsense for an email", facts(failed(unknown, failure(identity.Malformed, 200), dropped, dropped)),
 			"suggests not_a_metadata_server", "",
+		},
+		{
+			"nonsense for an email, from a metadata server",
+			facts(failed(gke, failure(identity.Malformed, 200), dropped, nil), genuine), "", "",
+		},
+		{
+			"a forbidden email", facts(failed(unknown, failure(identity.Denied, 403), dropped, dropped)),
+			"suggests not_a_metadata_server", "",
+		},
+		{
+			"an email that GKE's server alone forbids so",
+			facts(failed(gke, failure(identity.Denied, 403), dropped, nil), genuine), "", "",
 		},
 		{
 			"an outage of which the last probe knows nothing",
@@ -127,5 +148,82 @@ func TestNothingToExplain(t *testing.T) {
 		{"the start", facts(verdict(identity.Starting, "", unknown), bypass, hostNetwork), "", ""},
 		{"a loop that has stopped", facts(verdict(identity.Stale, node, vm), bypass, hostNetwork), "", ""},
 		{"no facts at all", diagnose.Facts{}, "", ""},
+	})
+}
+
+// What a proxy on the way answers says nothing about the metadata server behind it.
+func TestAProxyIsNoMetadataServer(t *testing.T) {
+	notFound, bad := failure(identity.NotFound, 404), failure(identity.ServerError, 503)
+	diagnoses(t, []row{
+		{"Envoy has no route (opencensus-java issue 1855)", facts(allFailed(notFound), envoy), "suggests not_a_metadata_server", ""},
+		{"Envoy has no healthy upstream (istio issue 29109)", facts(allFailed(bad), envoy), "suggests not_a_metadata_server", ""},
+		{"Squid does not reach it", facts(allFailed(failure(identity.ServerError, 502)), marked(`the header "server: squid/5.7"`)), "suggests not_a_metadata_server", ""},
+		{"a web server with the address", facts(allFailed(notFound), marked(`the header "server: nginx"`)), "suggests not_a_metadata_server", ""},
+		{
+			"while no token is asked for", facts(failed(unknown, notFound, nil, notFound), envoy, reused),
+			"suggests not_a_metadata_server", "",
+		},
+		{
+			"and some requests are dropped", facts(failed(unknown, dropped, dropped, notFound), envoy),
+			"suggests not_a_metadata_server", "",
+		},
+		{
+			"for the token alone", facts(failed(gke, nil, notFound, nil), envoy),
+			"suggests not_a_metadata_server", "metadata_server_down, network_policy",
+		},
+		{
+			"for the token, which takes too long", facts(failed(gke, nil, failure(identity.ServerError, 504), nil), envoy),
+			"suggests sts_blocked, suggests not_a_metadata_server", "",
+		},
+		{
+			"for the email alone, which is no sign that the Pod's address is hidden", facts(failed(gke, bad, nil, nil), envoy),
+			"suggests not_a_metadata_server", "",
+		},
+		{
+			"it throttles, or somebody behind it does", facts(allFailed(failure(identity.Throttled, 429)), envoy),
+			"suggests throttled, suggests not_a_metadata_server", "",
+		},
+		{"right answers that passed a sidecar (istio issue 10951)", facts(match(gke), envoy), "", ""},
+	})
+	for mark, want := range map[string]string{
+		`the header "server: envoy"`:       "traffic.sidecar.istio.io/excludeOutboundIPRanges",
+		`the header "server: istio-envoy"`: "holdApplicationUntilProxyStarts",
+		`the header "server: squid/5.7"`:   "NO_PROXY",
+		"":                                 "metadata concealment",
+	} {
+		found := diagnose.Diagnose(facts(allFailed(failure(identity.Malformed, 503)), marked(mark))).Suspects[0]
+		if !strings.Contains(found.Why, mark) || !strings.Contains(found.Remedy.Text, want) {
+			t.Errorf("%s: it is %q and the remedy %q, want one with %s", mark, found.Why, found.Remedy.Text, want)
+		}
+	}
+}
+
+// Who gives the identity is a metadata server, whatever became of the token.
+func TestATokenThatIsUnusable(t *testing.T) {
+	malformed := failure(identity.Malformed, 200)
+	diagnoses(t, []row{
+		{"it has expired (external-secrets issue 6744)", facts(failed(gke, nil, malformed, nil)), "suggests token_unusable", "network_policy"},
+		{"STS refuses (a public report)", facts(failed(gke, nil, failure(identity.Malformed, 400), nil)), "suggests token_unusable", ""},
+		{"nobody tells which server it is", facts(failed(unknown, nil, malformed, dropped)), "suggests token_unusable", ""},
+		{"a page for a token", facts(failed(gke, nil, malformed, nil), marked("an HTML page")), "suggests not_a_metadata_server", ""},
+		{"no email either", facts(failed(unknown, malformed, malformed, dropped)), "suggests not_a_metadata_server", ""},
+		{"a redirect for a token", facts(failed(gke, nil, failure(identity.Redirect, 302), nil)), "suggests not_a_metadata_server", ""},
+		{"the VM's", facts(failed(vm, nil, malformed, nil)), "", ""},
+	})
+}
+
+// A server that refuses the Pod by name cannot tell it by its address, whoever it is.
+func TestAPodThatTheServerDoesNotKnow(t *testing.T) {
+	stranger := failure(identity.PodUnknown, 403)
+	diagnoses(t, []row{
+		{"GKE's server", facts(failed(gke, stranger, stranger, nil), genuine), "suggests source_nat", "metadata_server_down, network_policy"},
+		{"a server that is not known", facts(failed(unknown, stranger, stranger, failure(identity.Denied, 403)), genuine), "suggests source_nat", ""},
+		{"while a token is at hand", facts(failed(gke, stranger, nil, nil), reused, genuine), "suggests source_nat", ""},
+		{"the token alone", facts(failed(gke, nil, stranger, nil)), "suggests source_nat", "metadata_server_down"},
+		{
+			"and link-local addresses are masqueraded", facts(failed(gke, stranger, stranger, nil), genuine, ipMasq(linkLocal)),
+			"suggests ip_masq_agent_link_local", "",
+		},
+		{"the VM's server asks nobody", facts(failed(vm, stranger, stranger, nil)), "", ""},
 	})
 }

@@ -163,6 +163,7 @@ func worlds(f func(diagnose.Facts)) {
 			states = append(states, refused(r, 403),
 				failed(failing, x, nil, nil), failed(failing, nil, x, nil), failed(failing, x, x, x),
 				all(failed(failing, x, nil, x), reused),
+				all(failed(failing, x, x, nil), envoy), all(failed(failing, x, x, x), genuine),
 				all(refused(r, 403), func(f *diagnose.Facts) { f.Verdict.Server = failing }))
 		}
 		dropped := failure(identity.Timeout, 0)
@@ -337,8 +338,8 @@ func TestDiagnoseIsPure(t *testing.T) {
 
 func TestCausesAreAClosedSet(t *testing.T) {
 	all := diagnose.Causes()
-	if want := slices.Compact(slices.Sorted(slices.Values(all))); len(all) != 23 || len(want) != len(all) {
-		t.Errorf("causes %v: want 23, each once", all)
+	if want := slices.Compact(slices.Sorted(slices.Values(all))); len(all) != 24 || len(want) != len(all) {
+		t.Errorf("causes %v: want 24, each once", all)
 	}
 	for _, c := range slices.Concat(suspectedCauses, riskCauses) {
 		if !slices.Contains(all, c) {

@@ -292,11 +292,45 @@ func allowEgress(f Facts) Remedy {
 	}
 }
 
-func findProxy(Facts) Remedy {
+// renewTokens: a server that starts anew asks for new tokens.
+func renewTokens(f Facts) Remedy {
+	return Remedy{
+		"Read the log of gke-metadata-server, compare the node's clock with the true time, and delete its Pod, so that it " +
+			"asks for new tokens. Where STS refuses, look whether the cluster's workload pool is that of its project.",
+		[]string{
+			f.metadataServers() + " | xargs kubectl -n kube-system logs --tail=100",
+			f.restartMetadataServer(),
+			"gcloud container clusters describe CLUSTER --location=LOCATION --format='value(workloadIdentityConfig.workloadPool)'",
+		},
+	}
+}
+
+// findProxy: a mesh intercepts what a Pod sends, unless it is told not to, and before
+// its proxy has started nobody answers rightly.
+func findProxy(f Facts) Remedy {
+	ask := "kubectl exec -n NAMESPACE POD_WITH_CURL -- curl -s -i -H 'Metadata-Flavor: Google' " +
+		"http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/email"
+	switch _, _, mark := f.proxied(); {
+	case strings.Contains(strings.ToLower(mark), "envoy"):
+		return Remedy{
+			"Exclude 169.254.169.254/32 and 169.254.169.252/32 from what the mesh intercepts: with Istio by the Pod's annotation " +
+				"traffic.sidecar.istio.io/excludeOutboundIPRanges. If it fails only while a Pod starts, " +
+				"holdApplicationUntilProxyStarts is enough.",
+			[]string{
+				f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.initContainers[*].name} {.spec.containers[*].name}' # istio-proxy?",
+				ask,
+			},
+		}
+	case mark != "":
+		return Remedy{
+			"Find the proxy or web server that answers, and keep requests to 169.254.169.254 from it: by an exception where they " +
+				"are redirected, or in NO_PROXY.",
+			[]string{ask},
+		}
+	}
 	return Remedy{
 		"Find out what answers: a proxy on the way, or metadata concealment on an old node pool.",
-		[]string{"kubectl exec -n NAMESPACE POD_WITH_CURL -- curl -s -i -H 'Metadata-Flavor: Google' " +
-			"http://169.254.169.254/computeMetadata/v1/instance/service-accounts/default/email"},
+		[]string{ask},
 	}
 }
 

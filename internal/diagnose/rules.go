@@ -189,6 +189,12 @@ func rules() []rule {
 			pages:   pages{"": outage + "5-sts-or-iam-is-not-reached"},
 		},
 		{
+			cause:   TokenUnusable,
+			suspect: tokenUnusable,
+			remedy:  renewTokens,
+			pages:   pages{"": outage + "causes-and-fixes"},
+		},
+		{
 			cause:   NetworkPolicy,
 			title:   "A network policy drops requests to the metadata server",
 			suspect: networkPolicy,

@@ -97,6 +97,8 @@ func tokenRefusal(r identity.Reason, body []byte) (identity.Reason, string) {
 	switch {
 	case r == identity.Denied && has("IAM returned 403"):
 		return r, "IAM denies the token: the Kubernetes ServiceAccount lacks roles/iam.workloadIdentityUser on the service account, or there is no such account"
+	case has("Failed to generate federated token"):
+		return r, "STS refuses the token of the Kubernetes ServiceAccount, without which the server gets none"
 	case r == identity.Denied && has("metadata endpoint is concealed"):
 		return identity.Malformed, "a metadata concealment proxy answers, not a metadata server"
 	case r == identity.Denied && has("Missing required header"):

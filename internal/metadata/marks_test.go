@@ -234,3 +234,16 @@ func TestAServerThatDoesNotKnowThePod(t *testing.T) {
 		})
 	}
 }
+
+// STS refuses, and GKE's server says so. Nothing of the body is repeated.
+func TestATokenThatSTSRefuses(t *testing.T) {
+	const body = `Failed to generate federated token using STS: googleapi: got HTTP response code 400 with body: {"error":"invalid_target"}`
+	o := probe(t, replies(t, bareGKE(map[string]reply{"token": {400, "", body}})), 5*time.Second)
+	f := o.Token.Failure
+	if f == nil || f.Reason != identity.Malformed || !strings.Contains(f.Detail, "STS refuses") || strings.Contains(f.Detail, "invalid_target") {
+		t.Errorf("failure %+v, want that STS refuses", f)
+	}
+	if !o.Token.Genuine || o.Server.Server != identity.ServerGKE {
+		t.Errorf("genuine %t from %s, want that GKE's server answers", o.Token.Genuine, o.Server.Server)
+	}
+}

@@ -46,10 +46,11 @@ func lapses() []lapse {
 		{fault: "no-gsa", causes: causes{diagnose.GSAMissing}, ofToken: true},
 		{fault: "sts-blocked", causes: causes{diagnose.STSBlocked}, ofToken: true},
 		{fault: "expiring", quiet: true, ofToken: true}, // a match
-		{fault: "expired", causes: causes{diagnose.NotAMetadataServer}, ofToken: true},
+		{fault: "expired", causes: causes{diagnose.TokenUnusable}, ofToken: true},
 		{fault: "leaky", causes: causes{diagnose.STSBlocked}, ofToken: true},
 
-		{fault: "not-found", causes: causes{diagnose.MetadataServerDown}},
+		// As any server may answer, also one that starts.
+		{fault: "not-found", causes: causes{diagnose.MetadataServerDown, diagnose.NotAMetadataServer}},
 		{fault: "concealed", causes: causes{diagnose.NotAMetadataServer}},
 		{fault: "throttled", causes: causes{diagnose.Throttled}},
 		{fault: "queue-timeout", causes: causes{diagnose.Throttled}},
@@ -65,8 +66,9 @@ func lapses() []lapse {
 		{fault: "reset", causes: causes{diagnose.MetadataServerDown}},
 		{fault: "refused", causes: causes{diagnose.MetadataServerDown}},
 
-		{fault: "not-json", causes: causes{diagnose.NotAMetadataServer}, ofToken: true},
-		{fault: "not-email", causes: causes{diagnose.NotAMetadataServer}},
+		{fault: "not-json", causes: causes{diagnose.TokenUnusable}, ofToken: true},
+		// None is known: a metadata server gives the tokens.
+		{fault: "not-email"},
 		{fault: "html", causes: causes{diagnose.NotAMetadataServer}},
 		{fault: "content-type", quiet: true}, // a match: the type decides nothing
 		{fault: "empty", causes: causes{diagnose.NotAMetadataServer}},
