@@ -221,7 +221,7 @@ func annotated(id identity.Identity) identity.Expectation {
 func (w *world) options() agent.Options {
 	return agent.Options{
 		Prober: w, Recorder: w, Expect: w.read, Logger: slog.New(slog.NewTextHandler(&w.logs, nil)),
-		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
+		Nodes:    identity.DefaultNodeAccounts(),
 		Interval: interval, Timeout: 3 * time.Second, TokenInterval: time.Minute,
 		ExpectationInterval: 10 * time.Minute, AnnotationGrace: 2 * time.Minute, StartupGrace: time.Minute,
 		Random: func() float64 { return 0 },

@@ -22,7 +22,7 @@ type Config struct {
 
 	MetadataHost        string   `split_words:"true" default:"169.254.169.254" want:"HOST or HOST:PORT" desc:"The metadata server to ask. Any other than the default is for tests: a probe of it says nothing about what Pods get, so it is shown on the status page and by the metric workload_identity_config_info. GCE_METADATA_HOST and proxies are ignored."`
 	ExpectedEmails      []string `split_words:"true" want:"identities separated by commas" desc:"The identities that are right, any one of them. None: what the annotations of the Pod's own Kubernetes ServiceAccount say, read from the API server."`
-	NodeServiceAccounts []string `split_words:"true" want:"emails separated by commas, with * for any run of characters" desc:"Service accounts that are known to be a node's, besides *-compute@developer.gserviceaccount.com. They are recognised even when the metadata server of GKE hands them out."`
+	NodeServiceAccounts []string `split_words:"true" want:"emails separated by commas, with * for any run of characters" desc:"Service accounts that are known to be a node's, besides the default ones of Compute Engine, *-compute@developer.gserviceaccount.com and *@project.gserviceaccount.com. They are recognised even when the metadata server of GKE hands them out."`
 
 	ProbeInterval       time.Duration `split_words:"true" default:"10s" want:"a duration from 1s up, such as 10s" desc:"Longest time between the beginnings of two probes. A wrong identity is stated at most this and one second after it began, and mismatch and unbound two seconds later."`
 	ProbeTimeout        time.Duration `split_words:"true" default:"3s" want:"a duration from 100ms to 60s, such as 3s" desc:"Deadline of each request to the metadata server."`

@@ -23,8 +23,8 @@ func TestDefaults(t *testing.T) {
 	if e, err := c.Expectation(); err != nil || e.Known() {
 		t.Errorf("expectation %v, %v; want none", e, err)
 	}
-	if n, err := c.NodeAccounts(); err != nil || len(n) != 1 {
-		t.Errorf("node accounts %v, %v; want the default one", n, err)
+	if n, err := c.NodeAccounts(); err != nil || len(n) != 2 {
+		t.Errorf("node accounts %v, %v; want the default ones", n, err)
 	}
 }
 
@@ -93,6 +93,8 @@ func TestAllErrorsAtOnce(t *testing.T) {
 		{"WI_EXPECTED_EMAILS", "app@project", "app@project"},
 		{"WI_EXPECTED_EMAILS", "a@p.iam.gserviceaccount.com,,b@p.iam.gserviceaccount.com", "empty"},
 		{"WI_EXPECTED_EMAILS", "*@p.iam.gserviceaccount.com", "neither"},
+		{"WI_EXPECTED_EMAILS", "GSA_NAME@PROJECT_ID.iam.gserviceaccount.com", "placeholder"},
+		{"WI_EXPECTED_EMAILS", "serviceAccount:p.svc.id.goog[demo/app]", "the workload pool p.svc.id.goog"},
 		{"WI_NODE_SERVICE_ACCOUNTS", "*", "with an @"},
 		{"WI_NODE_SERVICE_ACCOUNTS", "nodes@p.iam.gserviceaccount.com,*@*.*", "nodes-*@PROJECT"},
 		{"WI_NODE_SERVICE_ACCOUNTS", "*@*.iam.gserviceaccount.com", "*@PROJECT.iam"},

@@ -163,6 +163,9 @@ func (c Config) Expectation() (identity.Expectation, error) {
 	var ids []identity.Identity
 	for _, s := range c.ExpectedEmails {
 		id, err := identity.Parse(s)
+		if _, domain, _ := strings.Cut(string(id), "@"); strings.Contains(domain, "_") {
+			err = errors.New("a placeholder: no project has an underscore in its name")
+		}
 		if err != nil {
 			return identity.Expectation{}, fmt.Errorf("%q is %w", s, err)
 		}
@@ -174,9 +177,9 @@ func (c Config) Expectation() (identity.Expectation, error) {
 	return identity.Expect(ids...), nil
 }
 
-// NodeAccounts are the configured patterns and the default one.
+// NodeAccounts are the configured patterns and the default ones.
 func (c Config) NodeAccounts() (identity.NodeAccounts, error) {
-	n := identity.NodeAccounts{identity.DefaultNodeAccount}
+	n := identity.DefaultNodeAccounts()
 	for _, s := range c.NodeServiceAccounts {
 		p, err := identity.ParsePattern(s)
 		if err != nil {

@@ -57,7 +57,7 @@ func start(t *testing.T, expect func(context.Context) (identity.Expectation, err
 	w.observe(from(identity.ServerGKE, app))
 	a := agent.New(agent.Options{
 		Prober: w, Recorder: w.counters, Expect: read, Logger: slog.New(slog.DiscardHandler),
-		Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
+		Nodes:    identity.DefaultNodeAccounts(),
 		Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute, ExpectationInterval: 10 * time.Minute,
 		ClusterSettings: func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
 			bypass := map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"}

@@ -61,8 +61,8 @@ func Expect(ids ...Identity) Expectation {
 
 // FromAnnotations is what GKE's metadata server should answer for the Pods of
 // the Kubernetes ServiceAccount namespace/name with these annotations. project
-// is the cluster's project, or empty if that is not known; any workload pool
-// is then accepted for a ServiceAccount without annotation.
+// is the cluster's project, or empty if that is not known. For a ServiceAccount
+// without annotation any workload pool is accepted.
 func FromAnnotations(annotations map[string]string, namespace, name, project string) (Expectation, error) {
 	// What GKE answers when both annotations are set is not documented, so both are accepted.
 	var principals []Pattern
@@ -84,16 +84,18 @@ func FromAnnotations(annotations map[string]string, namespace, name, project str
 	return Expectation{Accepted: append([]Pattern{Exactly(id)}, principals...), Source: SourceAnnotation}, nil
 }
 
-// workloadPools are the names that the project's workload pool can have: in a
-// sovereign cloud the universe stands between (PROJECT.eu0.svc.id.goog). For a
-// project with a domain in its ID (example.com:project) no source tells the
-// name, so any pool is accepted, as it is when the project is not known.
+// workloadPools are the project's own pool, for people to see, and any other: a cluster
+// in a fleet has the pool of the fleet's host project, and a sovereign cloud puts its
+// universe between (PROJECT.eu0.svc.id.goog). No more is told apart by that, since all
+// Pods of a cluster have the same pool. For a project with a domain in its ID
+// (example.com:project) no source tells the name.
 func workloadPools(project string) []Pattern {
+	const anyPool Pattern = "*.svc.id.goog"
 	project, err := fold(project)
 	if err != nil || project == "" || strings.Contains(project, ":") {
-		return []Pattern{"*.svc.id.goog"}
+		return []Pattern{anyPool}
 	}
-	return []Pattern{Pattern(project + ".svc.id.goog"), Pattern(project + ".*.svc.id.goog")}
+	return []Pattern{Pattern(project + ".svc.id.goog"), anyPool}
 }
 
 // Known reports whether anything is expected at all.

@@ -8,6 +8,7 @@ package identity
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
@@ -32,7 +33,9 @@ const (
 	WorkloadPool Kind = "workload_pool"
 	// Principal is the identity of a KSA with the annotation
 	// iam.gke.io/return-principal-id-as-email, such as
-	// principal://iam.googleapis.com/projects/1/.../subject/ns/demo/sa/app.
+	// principal://iam.googleapis.com/projects/1/.../subject/ns/demo/sa/app, or that of an
+	// agent, such as principal://agents.global.org-1.system.id.goog/resources/... (GKE
+	// documentation, "Request agent identity"). A principalSet is several, and none.
 	Principal Kind = "principal"
 )
 
@@ -46,8 +49,13 @@ const (
 )
 
 const (
-	emailCharacters     = "abcdefghijklmnopqrstuvwxyz0123456789.-_+"
-	domainCharacters    = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+	emailCharacters  = "abcdefghijklmnopqrstuvwxyz0123456789.-_+"
+	domainCharacters = "abcdefghijklmnopqrstuvwxyz0123456789.-"
+	// A domain of an email with an underscore is a placeholder that was left in an
+	// annotation, as in GSA_NAME@PROJECT_ID.iam.gserviceaccount.com. GKE repeats it, and it
+	// is IAM that does not know it.
+	emailDomainCharacters = domainCharacters + "_"
+
 	poolCharacters      = domainCharacters + ":" // example.com:project
 	principalCharacters = poolCharacters + "/_"
 	principalScheme     = "principal://"
@@ -73,6 +81,8 @@ func Parse(s string) (Identity, error) {
 		return "", errors.New("empty, want an email, a workload pool or a principal")
 	case len(id) > most:
 		return "", fmt.Errorf("%d bytes, want at most %d", len(id), most)
+	case isMember(folded):
+		return "", refuseMember(folded)
 	case id.Kind() == "":
 		return "", errors.New("neither an email, nor a workload pool, nor a principal")
 	// Namespaces and names in a principal are the user's, and may be a hash.
@@ -80,6 +90,34 @@ func Parse(s string) (Identity, error) {
 		return "", errors.New("what looks like a credential")
 	}
 	return id, nil
+}
+
+const (
+	memberPrefix    = "serviceaccount:"
+	memberSetPrefix = "principalset:"
+)
+
+// isMember reports whether it is how IAM's policies name somebody, which is not how the
+// metadata server does: serviceAccount:project.svc.id.goog[namespace/name].
+func isMember(folded string) bool {
+	return strings.HasPrefix(folded, memberPrefix) || strings.HasPrefix(folded, memberSetPrefix) ||
+		strings.Contains(folded, ".svc.id.") && strings.HasSuffix(folded, "]")
+}
+
+// refuseMember names the identity that the member has in it.
+func refuseMember(folded string) error {
+	if strings.HasPrefix(folded, memberSetPrefix) {
+		return errors.New("a set of principals, want one of them")
+	}
+	name, _, _ := strings.Cut(strings.TrimPrefix(folded, memberPrefix), "[")
+	switch id, err := Parse(name); {
+	case err != nil:
+		return errors.New("an IAM member, want the email of a service account")
+	case id.Kind() == WorkloadPool:
+		return fmt.Errorf("an IAM member, want the email of the service account, or the workload pool %s", id)
+	default:
+		return fmt.Errorf("an IAM member, want %s", id)
+	}
 }
 
 // fold is s in lower case, without the white space around it. It must be ASCII:
@@ -96,13 +134,15 @@ func fold(s string) (string, error) {
 func (id Identity) Kind() Kind {
 	s := string(id)
 	if rest, ok := strings.CutPrefix(s, principalScheme); ok {
-		if consistsOf(rest, principalCharacters) && strings.Contains(rest, "/subject/") {
+		host, path, _ := strings.Cut(rest, "/")
+		labels := strings.Split(host, ".")
+		if consistsOf(host, domainCharacters) && len(labels) > 1 && !slices.Contains(labels, "") && consistsOf(path, principalCharacters) {
 			return Principal
 		}
 		return ""
 	}
 	if name, domain, ok := strings.Cut(s, "@"); ok {
-		if consistsOf(name, emailCharacters) && consistsOf(domain, domainCharacters) && strings.Contains(domain, ".") {
+		if consistsOf(name, emailCharacters) && consistsOf(domain, emailDomainCharacters) && strings.Contains(domain, ".") {
 			return ServiceAccount
 		}
 		return ""

@@ -31,6 +31,10 @@ func TestParse(t *testing.T) {
 			subject, identity.Principal,
 		},
 
+		{string(agentID), agentID, identity.Principal},
+		// A placeholder of many a how-to (fluxcd website issue 966), which GKE repeats.
+		{"GSA_NAME@PROJECT_ID.iam.gserviceaccount.com", "gsa_name@project_id.iam.gserviceaccount.com", identity.ServiceAccount},
+
 		{"", "", ""},
 		{" \n", "", ""},
 		{"hello world", "", ""},
@@ -44,7 +48,15 @@ func TestParse(t *testing.T) {
 		{"äpp@project.iam.gserviceaccount.com", "", ""},
 		{"<!DOCTYPE html><html lang=en>app@project.iam.gserviceaccount.com", "", ""},
 		{".svc.id.goog", "", ""},
-		{"principal://iam.googleapis.com/projects/123", "", ""},
+		{"principal://iam.googleapis.com", "", ""},
+		{"principal://iam.googleapis.com/", "", ""},
+		{"principal:///subject/ns/demo/sa/app", "", ""},
+		{"principal://localhost/subject/ns/demo/sa/app", "", ""},
+		{"principal://./subject/x", "", ""},
+		{"principalSet://iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/project.svc.id.goog/namespace/demo", "", ""},
+		{"serviceAccount:project.svc.id.goog[demo/app]", "", ""},
+		{"serviceAccount:project.svc.id.goog", "", ""},
+		{"serviceAccount:app@project.iam.gserviceaccount.com", "", ""},
 		{"app\x00@project.iam.gserviceaccount.com", "", ""},
 		{strings.Repeat("a", 2000) + "@project.iam.gserviceaccount.com", "", ""},
 		{longest, identity.Identity(longest), identity.ServiceAccount},
@@ -146,7 +158,7 @@ func TestAnExpectationIsListedInAShortText(t *testing.T) {
 		}
 		return ids
 	}
-	long := identity.Identity("principal://x/subject/" + strings.Repeat("a", 400))
+	long := identity.Identity("principal://x.y/subject/" + strings.Repeat("a", 400))
 	for _, tt := range []struct {
 		name string
 		e    identity.Expectation
@@ -208,8 +220,8 @@ func TestFromAnnotations(t *testing.T) {
 		source      identity.Source
 	}{
 		{"annotated", map[string]string{identity.AnnotationServiceAccount: " App@Project.iam.gserviceaccount.com "}, "project", string(app), identity.SourceAnnotation},
-		{"not annotated", nil, "Project", "project.svc.id.goog,project.*.svc.id.goog", identity.SourceWorkloadPool},
-		{"an empty annotation is none", map[string]string{identity.AnnotationServiceAccount: ""}, "project", "project.svc.id.goog,project.*.svc.id.goog", identity.SourceWorkloadPool},
+		{"not annotated", nil, "Project", "project.svc.id.goog,*.svc.id.goog", identity.SourceWorkloadPool},
+		{"an empty annotation is none", map[string]string{identity.AnnotationServiceAccount: ""}, "project", "project.svc.id.goog,*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, the project is not known", nil, "", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, a project that is none", nil, "pro\u212Aect", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, a project with a domain", nil, "example.com:project", "*.svc.id.goog", identity.SourceWorkloadPool},
@@ -217,7 +229,7 @@ func TestFromAnnotations(t *testing.T) {
 			"the principal is asked for",
 			map[string]string{identity.AnnotationReturnPrincipal: "true"},
 			"project",
-			"project.svc.id.goog,project.*.svc.id.goog,principal://*/subject/ns/demo/sa/app", identity.SourceWorkloadPool,
+			"project.svc.id.goog,*.svc.id.goog,principal://*/subject/ns/demo/sa/app", identity.SourceWorkloadPool,
 		},
 		{
 			"the principal is not asked for",
@@ -246,5 +258,21 @@ func TestFromAnnotations(t *testing.T) {
 	huge := "ya29.secret " + strings.Repeat("x", 100_000)
 	if _, err := identity.FromAnnotations(map[string]string{identity.AnnotationServiceAccount: huge}, "demo", "app", "project"); err == nil || len(err.Error()) > 500 || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %.600v, want a short one without the credential", err)
+	}
+}
+
+// People have the IAM member at hand, and write it down where an identity is wanted.
+func TestAnIAMMemberIsRefusedWithWhatIsRight(t *testing.T) {
+	for member, says := range map[string]string{
+		// velero-plugin-for-gcp issue 194
+		"serviceAccount:demo-project.svc.id.goog[demo/app]":           "the email of the service account, or the workload pool demo-project.svc.id.goog",
+		"demo-project.svc.id.goog[demo/app]":                          "the email of the service account, or the workload pool demo-project.svc.id.goog",
+		"serviceAccount:app@project.iam.gserviceaccount.com":          "app@project.iam.gserviceaccount.com",
+		"serviceAccount:ya29.secret[demo/app]":                        "an IAM member",
+		"principalSet://iam.googleapis.com/projects/1/namespace/demo": "a set of principals",
+	} {
+		if id, err := identity.Parse(member); err == nil || !strings.Contains(err.Error(), says) || strings.Contains(err.Error(), "ya29") {
+			t.Errorf("Parse(%q) = %q, %v; want an error with %q", member, id, err, says)
+		}
 	}
 }

@@ -96,9 +96,13 @@ func (v Verdict) Same(w Verdict) bool {
 // NodeAccounts are the patterns of service accounts known to be a node's.
 type NodeAccounts []Pattern
 
-// DefaultNodeAccount is the Compute Engine default service account, which a
-// node pool has if it is created without another.
-const DefaultNodeAccount Pattern = "*-compute@developer.gserviceaccount.com"
+// DefaultNodeAccounts are the Compute Engine default service accounts, one of which a
+// node pool has if it is created without another. In old projects they are
+// NUMBER@project.gserviceaccount.com (spinnaker issue 1341) or
+// NUMBER-compute@project.gserviceaccount.com.
+func DefaultNodeAccounts() NodeAccounts {
+	return NodeAccounts{"*-compute@developer.gserviceaccount.com", "*@project.gserviceaccount.com"}
+}
 
 func (n NodeAccounts) contain(id Identity) bool {
 	return slices.ContainsFunc(n, func(p Pattern) bool { return p.Match(id) })

@@ -16,6 +16,7 @@ const (
 	pool      identity.Identity = "project.svc.id.goog"
 	euPool    identity.Identity = "project.eu0.svc.id.goog"
 	subject   identity.Identity = "principal://iam.googleapis.com/projects/123/locations/global/workloadidentitypools/project.svc.id.goog/subject/ns/demo/sa/app"
+	agentID   identity.Identity = "principal://agents.global.org-123456789012.system.id.goog/resources/container/projects/123456789012/locations/us-central1/clusters/c1/ns/demo/sa/app"
 	stranger  identity.Identity = "principal://iam.googleapis.com/projects/123/locations/global/workloadidentitypools/project.svc.id.goog/subject/ns/demo/sa/stranger"
 )
 
@@ -73,8 +74,8 @@ func TestJudge(t *testing.T) {
 		unlinked   = annotated(t, nil)
 		principals = annotated(t, map[string]string{identity.AnnotationReturnPrincipal: "true"})
 		both       = annotated(t, map[string]string{identity.AnnotationReturnPrincipal: "true", identity.AnnotationServiceAccount: string(app)})
-		nodes      = identity.NodeAccounts{identity.DefaultNodeAccount}
-		configured = identity.NodeAccounts{identity.DefaultNodeAccount, "nodes@*.iam.gserviceaccount.com"}
+		nodes      = identity.DefaultNodeAccounts()
+		configured = append(identity.DefaultNodeAccounts(), "nodes@*.iam.gserviceaccount.com")
 	)
 	tests := []struct {
 		name     string
@@ -93,6 +94,9 @@ func TestJudge(t *testing.T) {
 		{"the VM server answers, so the Pod is the node", expected, nodes, vm(customSA), identity.NodeFallback},
 		{"the VM server answers with the default node account", expected, nodes, vm(nodeSA), identity.NodeFallback},
 		{"the GKE server answers with the default node account", expected, nodes, gke(nodeSA), identity.NodeFallback},
+		{"the GKE server answers with the default node account of an old project (spinnaker issue 1341)", expected, nodes, gke("123456789012@project.gserviceaccount.com"), identity.NodeFallback},
+		{"the same in another form of old", expected, nodes, gke("123456789012-compute@project.gserviceaccount.com"), identity.NodeFallback},
+		{"an account of a project whose name is project", expected, nodes, gke("app@project.iam.gserviceaccount.com.example.com"), identity.Mismatch},
 		{"the GKE server answers with a node account that nobody named", expected, nodes, gke(customSA), identity.Mismatch},
 		{"the GKE server answers with a node account of the configured pattern", expected, configured, gke(customSA), identity.NodeFallback},
 		{"somebody unknown answers with the default node account", expected, nodes, noServer(identity.Malformed, gke(nodeSA)), identity.NodeFallback},
@@ -116,15 +120,19 @@ func TestJudge(t *testing.T) {
 
 		{"a ServiceAccount without annotation gets the pool", unlinked, nodes, gke(pool), identity.Match},
 		{"a ServiceAccount without annotation gets the pool of a sovereign cloud", unlinked, nodes, gke(euPool), identity.Match},
-		{"a ServiceAccount without annotation gets another project's pool", unlinked, nodes, gke("stranger.svc.id.goog"), identity.Mismatch},
+		{"a ServiceAccount without annotation in a fleet gets the pool of the fleet's host project", unlinked, nodes, gke("fleet-host.svc.id.goog"), identity.Match},
 		{"a ServiceAccount without annotation gets a service account", unlinked, nodes, gke(other), identity.Mismatch},
 		{"a ServiceAccount without annotation becomes the node", unlinked, nodes, vm(customSA), identity.NodeFallback},
 		{"mixed evidence: the expected pool, and the VM server", unlinked, nodes, vm(pool), identity.Match},
-		{"mixed evidence: another pool, and the VM server", unlinked, nodes, vm("stranger.svc.id.goog"), identity.Mismatch},
+		{"mixed evidence: another pool, and the VM server", unlinked, nodes, vm("fleet-host.svc.id.goog"), identity.Match},
+		{"the pool of another project than the configured one", identity.Expect(pool), nodes, gke("stranger.svc.id.goog"), identity.Mismatch},
 		{"the principal where it is asked for", principals, nodes, gke(subject), identity.Match},
 		{"the pool where the principal is asked for", principals, nodes, gke(pool), identity.Match},
 		{"the principal of another ServiceAccount", principals, nodes, gke(stranger), identity.Mismatch},
 		{"the principal where the pool is expected", unlinked, nodes, gke(subject), identity.Mismatch},
+		{"an agent's identity (GKE documentation, agent identities), which is expected", identity.Expect(agentID), nodes, gke(agentID), identity.Match},
+		{"an agent's identity instead of a service account", expected, nodes, gke(agentID), identity.Unbound},
+		{"an agent's identity instead of another's", identity.Expect(agentID), nodes, gke(agentID + "2"), identity.Mismatch},
 		{"both annotations, and the service account", both, nodes, gke(app), identity.Match},
 		{"both annotations, and the principal", both, nodes, gke(subject), identity.Match},
 		{"both annotations, and the pool", both, nodes, gke(pool), identity.Unbound},
@@ -192,7 +200,7 @@ func TestJudgeNeverPagesFalselyNorPassesFalsely(t *testing.T) {
 		for _, email := range emails {
 			for _, token := range tokens {
 				for _, server := range servers {
-					v := identity.Judge(e, identity.NodeAccounts{identity.DefaultNodeAccount}, identity.Observation{Email: email, Token: token, Server: server})
+					v := identity.Judge(e, identity.DefaultNodeAccounts(), identity.Observation{Email: email, Token: token, Server: server})
 					seen[v.State]++
 					switch right := e.Accepts(email.Identity); {
 					case v.State == identity.Match && (!right || !token.OK()):

@@ -66,7 +66,7 @@ func TestTheExpectationIsReadFromTheAnnotation(t *testing.T) {
 		annotations map[string]string
 		want        string
 	}{
-		{nil, "demo-project.svc.id.goog,demo-project.*.svc.id.goog"},
+		{nil, "demo-project.svc.id.goog,*.svc.id.goog"},
 		{map[string]string{identity.AnnotationServiceAccount: "app@demo-project.iam.gserviceaccount.com"}, "app@demo-project.iam.gserviceaccount.com"},
 	} {
 		c.Annotate(tt.annotations)

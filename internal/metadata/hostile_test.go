@@ -215,7 +215,7 @@ func TestOneProbeOfAHostileServer(t *testing.T) {
 				timeout, most = 400*time.Millisecond, 400*time.Millisecond
 			}
 			o := bounded(t, most, func() identity.Observation { return probe(t, s.host(), timeout) })
-			v := identity.Judge(identity.Expect(app), identity.NodeAccounts{identity.DefaultNodeAccount}, o)
+			v := identity.Judge(identity.Expect(app), identity.DefaultNodeAccounts(), o)
 			if !slices.Contains(strings.Split(h.states, "/"), string(v.State)) {
 				t.Errorf("%s because %s, want %s", v.State, v.Why, h.states)
 			}

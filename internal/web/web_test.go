@@ -68,7 +68,7 @@ func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *si
 	counters := exporter.NewCounters()
 	options := agent.Options{
 		Recorder: counters, Logger: slog.New(slog.DiscardHandler), Interval: time.Second, Timeout: time.Second, TokenInterval: time.Minute,
-		ExpectationInterval: time.Hour, Random: func() float64 { return 0 }, Nodes: identity.NodeAccounts{identity.DefaultNodeAccount},
+		ExpectationInterval: time.Hour, Random: func() float64 { return 0 }, Nodes: identity.DefaultNodeAccounts(),
 		Expect: func(context.Context) (identity.Reading, error) {
 			return identity.Reading{Expectation: identity.Expect(app)}, nil
 		},

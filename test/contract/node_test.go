@@ -117,7 +117,7 @@ func (n *node) assemble(t *testing.T, adjust func(*agent.Options)) *kube.Reporte
 		return kube.Report{State: r.State, Message: r.Summary()}
 	}, log)
 	o := agent.Options{
-		Prober: prober, Recorder: n, Logger: log, Nodes: identity.NodeAccounts{identity.DefaultNodeAccount},
+		Prober: prober, Recorder: n, Logger: log, Nodes: identity.DefaultNodeAccounts(),
 		Interval: interval, Timeout: timeout, TokenInterval: time.Minute,
 		ExpectationInterval: 10 * time.Minute, StartupGrace: time.Minute,
 		Expect: func(ctx context.Context) (identity.Reading, error) { return client.Expectation(ctx, self) },

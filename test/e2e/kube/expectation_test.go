@@ -87,7 +87,7 @@ func TestWithoutAnAnnotationTheWorkloadPoolIsExpected(t *testing.T) {
 	want := "*.svc.id.goog"
 	// Tokens of GKE tell the project.
 	if project := p.self.Project; project != "" {
-		want = project + ".svc.id.goog," + project + ".*.svc.id.goog"
+		want = project + ".svc.id.goog,*.svc.id.goog"
 	}
 	r := p.read(t)
 	r.reads(t, want)

@@ -48,7 +48,7 @@ func TestAnHourIsAtMostSevenRequests(t *testing.T) {
 						r := p.readBy(ctx, t, p.self)
 						return r.expectation, r.err
 					},
-					Nodes:    identity.NodeAccounts{identity.DefaultNodeAccount},
+					Nodes:    identity.DefaultNodeAccounts(),
 					Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute,
 					ExpectationInterval: 10 * time.Minute, AnnotationGrace: 2 * time.Minute, StartupGrace: time.Minute,
 					Random: tt.random,
