@@ -54,7 +54,7 @@ func assemble(o Options) (parts, error) {
 			ExpectationInterval: c.ExpectationInterval, AnnotationGrace: c.AnnotationGrace, StartupGrace: c.StartupGrace,
 			ClusterSettings: clusterSettings(client, self, c.CiliumNamespace), Claims: prober.Claims,
 			Process: diagnose.Process{
-				HostNetwork: hostNetwork(c), Gate: o.Gate, Environment: environmentFacts(c, o.Environment),
+				HostNetwork: hostNetwork(c), OnlyWithServer: c.OnlyMetadataServerNodes, Gate: o.Gate, Environment: environmentFacts(c, o.Environment),
 				Self: processFacts(self()),
 			},
 		},

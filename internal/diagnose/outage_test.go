@@ -208,7 +208,7 @@ func TestATokenThatIsUnusable(t *testing.T) {
 		{"a page for a token", facts(failed(gke, nil, malformed, nil), marked("an HTML page")), "suggests not_a_metadata_server", ""},
 		{"no email either", facts(failed(unknown, malformed, malformed, dropped)), "suggests not_a_metadata_server", ""},
 		{"a redirect for a token", facts(failed(gke, nil, failure(identity.Redirect, 302), nil)), "suggests not_a_metadata_server", ""},
-		{"the VM's", facts(failed(vm, nil, malformed, nil)), "", ""},
+		{"the VM's", facts(failed(vm, nil, malformed, nil)), allOfVM, ""},
 	})
 }
 
@@ -224,6 +224,6 @@ func TestAPodThatTheServerDoesNotKnow(t *testing.T) {
 			"and link-local addresses are masqueraded", facts(failed(gke, stranger, stranger, nil), genuine, ipMasq(linkLocal)),
 			"suggests ip_masq_agent_link_local", "",
 		},
-		{"the VM's server asks nobody", facts(failed(vm, stranger, stranger, nil)), "", ""},
+		{"the VM's server asks nobody", facts(failed(vm, stranger, stranger, nil)), allOfVM, ""},
 	})
 }

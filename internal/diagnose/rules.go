@@ -190,6 +190,7 @@ func rules() []rule {
 		},
 		{
 			cause:   TokenUnusable,
+			title:   "The metadata server gives a token that cannot be used",
 			suspect: tokenUnusable,
 			remedy:  renewTokens,
 			pages:   pages{"": outage + "causes-and-fixes"},
