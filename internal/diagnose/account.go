@@ -15,7 +15,7 @@ import (
 // changes it when they are changed. It may be misspelt, as the flag -expect may be.
 func expectationOutdated(f Facts) opinion {
 	configured, observed := f.Expectation.Source == identity.SourceConfig, f.Verdict.Identity
-	expects := "By " + f.configuredBy() + " " + quote(f.Expectation.String()) + " is right"
+	expects := "By " + f.configuredBy() + ", " + quote(f.Expectation.String()) + " is right"
 	switch {
 	case !f.Verdict.State.Accuses() || f.vmAnswers():
 	case !configured && f.Expectation.Known():

@@ -109,11 +109,16 @@ func hostRouting(f Facts) opinion {
 		return suggests("The VM's metadata server answers although %s, with which Cilium does not route by eBPF. Its "+
 			"agents read that only when they start: it may have been corrected, and they not restarted.%s",
 			quoted, c.doubt())
-	case f.DataplaneV2 != Yes && c.State != Read && !f.poolWithoutServer():
+	case f.unreadCilium():
 		return possible("It is this if the status of Cilium's agent on this node says that host routing is BPF. %s",
 			f.whyNoCilium())
 	}
 	return opinion{}
+}
+
+// unreadCilium reports whether there may be a Cilium of whose settings nothing is known.
+func (f Facts) unreadCilium() bool {
+	return f.DataplaneV2 != Yes && f.Cilium.State != Read && !f.poolWithoutServer()
 }
 
 // hostRoutingRisk: editing the ConfigMap does nothing until Cilium's agents
@@ -142,6 +147,8 @@ func noConntrack(f Facts) opinion {
 	switch {
 	case f.onlyGKEAnswers():
 		return rulesOut(gkeAnswers)
+	case f.podIsTheNode() && f.unreadCilium():
+		return possible("It is this if Cilium has rules with notrack in the raw table of the node.")
 	case !f.podIsTheNode() || on != Yes || routing == Yes || f.poolWithoutServer():
 	case routing == No && c.runs() == Yes && f.onlyDatapath():
 		return proves("%s on a node that runs GKE's, and %s: by that packets of Pods are not tracked, and what is not "+
@@ -176,6 +183,9 @@ func localRedirect(f Facts) opinion {
 	switch {
 	case f.onlyGKEAnswers():
 		return rulesOut(gkeAnswers)
+	case f.podIsTheNode() && f.unreadCilium():
+		return possible("It is this if there is a local redirect policy for 169.254.169.254 whose backend on the node is " +
+			"not ready.")
 	case !f.podIsTheNode() || f.poolWithoutServer():
 	case on == Yes && slices.Contains(f.Threatened, LocalRedirectDormant):
 		return suggests("The identity is the node's, and was right until a moment ago with the same settings: %s, and "+

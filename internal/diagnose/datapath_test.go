@@ -9,7 +9,9 @@ import (
 )
 
 // allOfVM are the causes for which nothing speaks but that the VM's server answers.
-const allOfVM = "possible host_network, possible node_pool_gce_metadata, possible cilium_bpf_host_routing, possible redirect_missing"
+const allOfVM = "possible host_network, possible node_pool_gce_metadata, " + ofCilium + ", possible redirect_missing"
+
+const ofCilium = "possible cilium_bpf_host_routing, possible cilium_no_conntrack, possible local_redirect_dormant"
 
 // When the VM's server answers, requests have missed the node's rule, or the node has none.
 func TestTheVMAnswers(t *testing.T) {
@@ -117,7 +119,7 @@ func TestTheVMAnswers(t *testing.T) {
 		},
 		{
 			"there is no Cilium, or it is in another namespace", facts(fallback(vm), known, ciliumIs(diagnose.Absent)),
-			"possible cilium_bpf_host_routing, possible redirect_missing", "host_network, node_pool_gce_metadata",
+			ofCilium + ", possible redirect_missing", "host_network, node_pool_gce_metadata",
 		},
 		{
 			"Dataplane V2 has Google's settings", facts(fallback(vm), podNetwork, withServer, v2, bypass),
@@ -202,7 +204,7 @@ func TestANodesAccountFromAnUnknownServer(t *testing.T) {
 	diagnoses(t, []row{
 		{
 			"a node's account from an unknown server", facts(fallback(unknown)),
-			"possible host_network, possible node_pool_gce_metadata, possible cilium_bpf_host_routing", "",
+			"possible host_network, possible node_pool_gce_metadata, " + ofCilium, "",
 		},
 		{
 			"a node's account, and host routing", facts(fallback(unknown), known, bypass),

@@ -95,7 +95,9 @@ func envoy(f *diagnose.Facts) {
 
 // genuine: the answers to the email and to the machine type are such as only a
 // metadata server gives.
-func genuine(f *diagnose.Facts) { f.Observation.Email.Genuine, f.Observation.Server.Genuine = true, true }
+func genuine(f *diagnose.Facts) {
+	f.Observation.Email.Genuine, f.Observation.Server.Genuine = true, true
+}
 
 func refused(reason identity.Reason, status int) fact {
 	return func(f *diagnose.Facts) {

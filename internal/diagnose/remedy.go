@@ -40,9 +40,14 @@ func (f Facts) restartCilium() []string {
 
 // whatRoutes is the command that tells how Cilium routes on this node.
 func (f Facts) whatRoutes() string {
+	return f.inCilium("cilium-dbg status | grep -i routing # Host: BPF, or Host: Legacy")
+}
+
+// inCilium is a command in Cilium's agent on this node.
+func (f Facts) inCilium(command string) string {
 	cilium := f.kubectlCilium()
 	return cilium + "exec $(" + cilium + "get pods -o name -l k8s-app=cilium --field-selector spec.nodeName=" + f.node() +
-		") -c cilium-agent -- cilium-dbg status | grep -i routing # Host: BPF, or Host: Legacy"
+		") -c cilium-agent -- " + command
 }
 
 const (
@@ -110,12 +115,16 @@ func trackConnections(f Facts) Remedy {
 	const rest = " The same in the Helm values: installNoConntrackIptablesRules: false. Leave " + legacyRouting +
 		" at \"true\": without it eBPF host routing does the same."
 	commands := f.set(`"`+noConntrackRules+`": "false"`, noConntrackRules)
-	if f.in(identity.Match) && !f.vmAnswers() {
+	look := f.inCilium("iptables -t raw -S CILIUM_PRE_raw | grep notrack # two lines: it is this")
+	switch {
+	case f.unreadCilium():
+		return Remedy{text + " and restart Cilium's agents, on one node first." + rest, []string{look}}
+	case f.in(identity.Match) && !f.vmAnswers():
 		return Remedy{text + "." + beforeRestart + rest, append(commands, f.whatRoutes())}
 	}
 	return Remedy{
 		text + " and restart Cilium's agents, on one node first." + rest + restartPooled,
-		append(commands, f.restartCilium()...),
+		append(append(commands, look), f.restartCilium()...),
 	}
 }
 
@@ -169,10 +178,13 @@ func excludeLinkLocal(f Facts) Remedy {
 }
 
 func findSourceNAT(f Facts) Remedy {
+	isNodes := " If the account is the node pool's, name it in WI_NODE_SERVICE_ACCOUNTS."
+	if f.Gate {
+		isNodes = ""
+	}
 	return Remedy{
 		"Look for source NAT in the node's rules (nat INPUT), for a proxy before the metadata server, and at its " +
-			"log: it says Unable to find pod, or Caller is not authenticated. If the account is the node pool's, " +
-			"name it in WI_NODE_SERVICE_ACCOUNTS.",
+			"log: it says Unable to find pod, or Caller is not authenticated." + isNodes,
 		[]string{
 			f.metadataServers() + " | xargs kubectl -n kube-system logs --tail=100",
 			"gcloud container node-pools list --cluster=CLUSTER --location=LOCATION " +

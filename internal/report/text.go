@@ -39,8 +39,11 @@ func (r Report) Text(w io.Writer, coloured bool) {
 	tell := func(key string, causes []Cause) {
 		for _, c := range causes {
 			if c.Confidence == diagnose.Possible {
-				line(key, fmt.Sprintf("%s? (%s)", c.Title, c.Cause))
+				line("possible", fmt.Sprintf("%s (%s)", c.Title, c.Cause))
 				line("", c.Why)
+				for _, command := range c.Commands[:min(1, len(c.Commands))] {
+					line("", "$ "+command)
+				}
 				line("", "see "+c.Runbook)
 				continue
 			}
