@@ -37,7 +37,8 @@ type Recorder interface {
 
 // Options are the parts and settings of an Agent. Those up to StartupGrace must be set.
 type Options struct {
-	Prober   Prober
+	Prober Prober
+	// Expect reads what is expected. Beside an error it may return what is Invalid of it.
 	Expect   func(context.Context) (identity.Reading, error)
 	Recorder Recorder
 	Logger   *slog.Logger

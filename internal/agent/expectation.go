@@ -65,9 +65,15 @@ func (e *expectation) accepted(grace time.Duration) identity.Expectation {
 	return now
 }
 
-// judge is the verdict on the observation by what is expected now.
+// judge is the verdict on the observation by what is expected now. Where that is not
+// known, because the annotation was changed to one that is no email, what was right
+// before accuses nobody.
 func (a *Agent) judge(o identity.Observation) identity.Verdict {
-	return identity.Judge(a.expectation.accepted(a.AnnotationGrace), a.Nodes, o)
+	v := identity.Judge(a.expectation.accepted(a.AnnotationGrace), a.Nodes, o)
+	if now := a.expectation.now; explainable(v) && !now.Known() {
+		return identity.Judge(now, a.Nodes, o)
+	}
+	return v
 }
 
 // inGrace is the doubt because the metadata server may not know yet what is expected.
@@ -92,7 +98,8 @@ func (a *Agent) readEarly(ctx context.Context) doubt {
 }
 
 // readExpectation reads the expectation, and plans the next read: soon after
-// a failure, but less and less often.
+// a failure, but less and less often. An annotation that is no email was read well, and
+// is read again as soon as one that was not: somebody will correct it.
 func (a *Agent) readExpectation(ctx context.Context) doubt {
 	e := &a.expectation
 	limited, cancel := context.WithTimeout(ctx, expectTimeout)
@@ -103,8 +110,12 @@ func (a *Agent) readExpectation(ctx context.Context) doubt {
 		return doubt{why: "the agent stops"}
 	}
 	e.tried = time.Now()
-	if err == nil {
+	if err == nil || now.Invalid != "" {
 		a.keepExpectation(now)
+	}
+	if err == nil {
+		e.err, e.failures = nil, 0
+		e.next = e.tried.Add(a.within(a.ExpectationInterval))
 		return a.inGrace()
 	}
 	if e.err == nil || e.err.Error() != err.Error() {
@@ -114,6 +125,9 @@ func (a *Agent) readExpectation(ctx context.Context) doubt {
 	wait := min(a.Interval<<min(e.failures, 10), earlyInterval)
 	e.failures++
 	e.next = e.tried.Add(a.within(wait))
+	if changed := a.inGrace(); now.Invalid != "" || changed.why != "" {
+		return changed
+	}
 	return doubt{why: e.lastRead()}
 }
 
@@ -143,9 +157,8 @@ func (a *Agent) keepExpectation(now identity.Reading) {
 			e.changed = ago
 		}
 	}
-	if e.failures > 0 || first || differs {
+	if now.Known() && (e.failures > 0 || first || differs) {
 		a.Logger.Info("Expected identity", "expected", now.String(), "source", now.Source)
 	}
-	e.now, e.stamp, e.readAt, e.good, e.err, e.failures = now.Expectation, now.Changed, a.Wall(), e.tried, nil, 0
-	e.next = e.tried.Add(a.within(a.ExpectationInterval))
+	e.now, e.stamp, e.readAt, e.good = now.Expectation, now.Changed, a.Wall(), e.tried
 }

@@ -1,7 +1,9 @@
 package agent_test
 
 import (
+	"errors"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -258,5 +260,90 @@ func TestWithoutAnExpectationANodeIsStillRecognised(t *testing.T) {
 		w.answers(gke(nodeSA))
 		w.after(2 * interval)
 		w.wants(t, identity.NodeFallback)
+	})
+}
+
+// invalid is what a read of an annotation brings that is no email.
+func invalid(t *testing.T, annotation string) (identity.Expectation, error) {
+	t.Helper()
+	e, err := identity.FromAnnotations(map[string]string{identity.AnnotationServiceAccount: annotation}, "demo", "app", "project")
+	if err == nil {
+		t.Fatalf("%q is an email", annotation)
+	}
+	return e, err
+}
+
+// repeating is GKE's server that repeats an annotation unchecked.
+func repeating(annotation string) identity.Observation {
+	o := gke("")
+	o.Email = identity.Email{Request: failed(identity.Malformed), Instead: identity.Shown(annotation)}
+	o.Token = identity.Token{Request: failed(identity.NoServiceAccount)}
+	return o
+}
+
+// A stray quote (google-github-actions/auth issue 139), from the start on.
+func TestAnAnnotationThatIsNoEmailIsAtFaultAndNotTheServer(t *testing.T) {
+	const annotation = `"app@project.iam.gserviceaccount.com`
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.expects(invalid(t, annotation))
+		w.answers(repeating(annotation))
+		w.after(2 * time.Minute)
+		w.wants(t, identity.UnknownExpectation)
+		s := w.Snapshot()
+		if !strings.Contains(s.Verdict.Why, "repeats") || s.ExpectationError == nil || s.ExpectationRead.IsZero() {
+			t.Errorf("why %q, error %v, read at %s; want that it was read, and is repeated", s.Verdict.Why, s.ExpectationError, s.ExpectationRead)
+		}
+		if n := strings.Count(w.logs.String(), "level=WARN"); n != 1 {
+			t.Errorf("%d warnings, want one:\n%s", n, &w.logs)
+		}
+		w.expects(annotated(app), nil)
+		w.answers(gke(app))
+		w.after(time.Minute + interval)
+		w.wants(t, identity.Match)
+		if n := len(w.reads); n > 8 {
+			t.Errorf("%d reads in three minutes, want fewer and fewer", n)
+		}
+	})
+}
+
+// It was read well: what was expected before accuses nobody any more, and is right for
+// as long as the metadata server may not know of the change.
+func TestAnAnnotationThatBecomesNoEmailEndsAnAccusation(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Second)
+		w.answers(gke(other))
+		w.after(2 * interval)
+		w.wants(t, identity.Mismatch)
+		w.expects(invalid(t, "app"))
+		w.after(time.Minute + interval)
+		w.wants(t, identity.UnknownExpectation)
+		w.answers(gke(app))
+		w.after(interval + time.Second)
+		w.wants(t, identity.Match) // as it was until a minute ago
+		w.after(2 * time.Minute)
+		w.wants(t, identity.UnknownExpectation)
+		w.answers(vm(customSA))
+		w.after(2 * interval)
+		w.wants(t, identity.NodeFallback) // which no annotation explains
+	})
+}
+
+// A read that fails meanwhile takes nothing back of what was read.
+func TestAFailedReadKeepsAnAnnotationThatIsNoEmail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Second)
+		w.answers(gke(other))
+		w.after(2 * interval)
+		w.expects(invalid(t, "app"))
+		w.after(time.Minute + interval)
+		w.expects(identity.Expectation{}, errAway)
+		w.after(5 * time.Minute)
+		w.wants(t, identity.UnknownExpectation)
+		if err := w.Snapshot().ExpectationError; !errors.Is(err, errAway) {
+			t.Errorf("error %v, want %v", err, errAway)
+		}
 	})
 }

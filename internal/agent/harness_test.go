@@ -126,7 +126,7 @@ func (w *world) read(context.Context) (identity.Reading, error) {
 	defer w.mu.Unlock()
 	w.reads = append(w.reads, time.Now())
 	if w.expectErr != nil {
-		return identity.Reading{}, w.expectErr
+		return w.expected, w.expectErr
 	}
 	now := w.expected
 	if !now.Changed.IsZero() {

@@ -5,8 +5,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 )
 
 // Source is where an expectation comes from.
@@ -37,7 +35,8 @@ const (
 type Expectation struct {
 	Accepted []Pattern
 	Source   Source
-	// Invalid is what an annotation says that is no email of a service account.
+	// Invalid is an annotation that is not the email of a service account, as Shown. What
+	// is expected is then not known, and the metadata server may repeat it.
 	Invalid string
 }
 
@@ -62,7 +61,8 @@ func Expect(ids ...Identity) Expectation {
 // FromAnnotations is what GKE's metadata server should answer for the Pods of
 // the Kubernetes ServiceAccount namespace/name with these annotations. project
 // is the cluster's project, or empty if that is not known. For a ServiceAccount
-// without annotation any workload pool is accepted.
+// without annotation any workload pool is accepted. Of an annotation that is no email
+// the expectation has what is Invalid, beside the error.
 func FromAnnotations(annotations map[string]string, namespace, name, project string) (Expectation, error) {
 	// What GKE answers when both annotations are set is not documented, so both are accepted.
 	var principals []Pattern
@@ -78,8 +78,9 @@ func FromAnnotations(annotations map[string]string, namespace, name, project str
 		err = fmt.Errorf("a %s", id.Kind())
 	}
 	if err != nil {
-		return Expectation{}, fmt.Errorf("annotation %s=%q of ServiceAccount %s/%s is not the email of a service account: %w",
-			AnnotationServiceAccount, foreign.Text(annotated, maxLength), namespace, name, err)
+		e := Expectation{Source: SourceAnnotation, Invalid: Shown(annotated)}
+		return e, fmt.Errorf("annotation %s=%q of ServiceAccount %s/%s is not the email of a service account: %w",
+			AnnotationServiceAccount, e.Invalid, namespace, name, err)
 	}
 	return Expectation{Accepted: append([]Pattern{Exactly(id)}, principals...), Source: SourceAnnotation}, nil
 }
@@ -114,7 +115,7 @@ func (e Expectation) wantsServiceAccount() bool {
 
 // Equal reports whether the two expect the same from the same source.
 func (e Expectation) Equal(f Expectation) bool {
-	return e.Source == f.Source && slices.Equal(e.Accepted, f.Accepted)
+	return e.Source == f.Source && e.Invalid == f.Invalid && slices.Equal(e.Accepted, f.Accepted)
 }
 
 // maxListed bounds what String lists, which becomes a label of a metric.

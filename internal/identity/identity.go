@@ -92,6 +92,10 @@ func Parse(s string) (Identity, error) {
 	return id, nil
 }
 
+// Shown is what people see of a text that should be an identity and is none, and what
+// two of them are compared by: short, printable, and without a credential.
+func Shown(s string) string { return foreign.Text(s, maxLength) }
+
 const (
 	memberPrefix    = "serviceaccount:"
 	memberSetPrefix = "principalset:"

@@ -159,6 +159,8 @@ type Observation struct {
 type Email struct {
 	Request
 	Identity Identity
+	// Instead is what a server gave instead of an identity, as Shown.
+	Instead string
 }
 
 // Token is the answer to EndpointToken, without the token: it stays in

@@ -125,6 +125,12 @@ func Judge(want Expectation, nodes NodeAccounts, got Observation) Verdict {
 		// Even where the VM server is known to have answered another request, it
 		// did not say who the Pod is: a node without a service account has none to give.
 		v.Identity = ""
+		// That GKE's server repeats an annotation which is no email is not confirmed. One
+		// that does says what the annotation is, and nothing is wrong with it.
+		if want.Invalid != "" && strings.EqualFold(got.Email.Instead, want.Invalid) {
+			return say(UnknownExpectation, "the annotation %s is %q, which is not the email of a service account, and the metadata server repeats it",
+				AnnotationServiceAccount, want.Invalid)
+		}
 		return say(Unavailable, "the request for the email failed: %s", describe(got.Email.Request))
 	}
 
@@ -149,6 +155,8 @@ func Judge(want Expectation, nodes NodeAccounts, got Observation) Verdict {
 		return say(NodeFallback, "the VM metadata server answered, and it gives the node's identity to every Pod")
 	case nodes.contain(id):
 		return say(NodeFallback, "the email is a node's service account")
+	case want.Invalid != "" && !want.Known():
+		return say(UnknownExpectation, "the annotation %s is %q, which is not the email of a service account", AnnotationServiceAccount, want.Invalid)
 	case !want.Known():
 		return say(UnknownExpectation, "nothing is known to compare the identity with")
 	case id.Kind() != ServiceAccount && want.wantsServiceAccount():

@@ -1,6 +1,7 @@
 package identity_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -251,5 +252,62 @@ func TestSameVerdict(t *testing.T) {
 		if got := v.Same(tt.w); got != tt.want {
 			t.Errorf("Same(%s) = %t, want %t", tt.name, got, tt.want)
 		}
+	}
+}
+
+// That GKE repeats an annotation unchecked is not confirmed. Where it does, the
+// annotation is at fault, and not the server.
+func TestAnAnnotationThatIsNoEmailAndIsRepeated(t *testing.T) {
+	for _, tt := range []struct{ name, annotation, answer string }{
+		{"a stray quote (google-github-actions/auth issue 139)", `"app@project.iam.gserviceaccount.com`, `"app@project.iam.gserviceaccount.com`},
+		{"an IAM member (velero-plugin-for-gcp issue 194)", "serviceAccount:app@project.iam.gserviceaccount.com", "serviceAccount:app@project.iam.gserviceaccount.com\n"},
+		{"white space and case", " \"App@project.iam.gserviceaccount.com\n", `"app@project.iam.gserviceaccount.com`},
+		{"curly quotes", "“app@project.iam.gserviceaccount.com”", "“app@project.iam.gserviceaccount.com”"},
+		{"no domain", "app", "app"},
+		{"more than is shown", strings.Repeat("app ", 1000), strings.Repeat("app ", 1000)},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e, err := identity.FromAnnotations(map[string]string{identity.AnnotationServiceAccount: tt.annotation}, "demo", "app", "project")
+			if err == nil || e.Known() || e.Source != identity.SourceAnnotation {
+				t.Fatalf("expectation %+v, %v; want an error, and that the annotation is its source", e, err)
+			}
+			o := noToken(identity.NoServiceAccount, noEmail(identity.Malformed, gke("")))
+			o.Email.Instead = identity.Shown(tt.answer)
+			v := identity.Judge(e, nil, o)
+			if v.State != identity.UnknownExpectation || v.Identity != "" || !strings.Contains(v.Why, "repeats") || len(v.Why) > 600 {
+				t.Errorf("%s because %s, want unknown_expectation because the server repeats the annotation", v.State, v.Why)
+			}
+			o.Email.Instead = "Sign in to the network"
+			if v := identity.Judge(e, nil, o); v.State != identity.Unavailable {
+				t.Errorf("%s because %s, want unavailable: the server says something else", v.State, v.Why)
+			}
+			if v := identity.Judge(e, nil, gke(app)); v.State != identity.UnknownExpectation || !strings.Contains(v.Why, identity.AnnotationServiceAccount) {
+				t.Errorf("%s because %s, want unknown_expectation that names the annotation", v.State, v.Why)
+			}
+			if v := identity.Judge(e, nil, vm(customSA)); v.State != identity.NodeFallback {
+				t.Errorf("%s because %s, want node_fallback", v.State, v.Why)
+			}
+			if e.Equal(identity.Expectation{Source: identity.SourceAnnotation}) {
+				t.Error("it equals an expectation without it")
+			}
+		})
+	}
+}
+
+// Nothing is repeated where nothing was said, or where it was not kept.
+func TestAnEmptyAnswerRepeatsNoAnnotation(t *testing.T) {
+	o := noEmail(identity.Malformed, gke(""))
+	for _, e := range []identity.Expectation{{}, identity.Expect(app)} {
+		if v := identity.Judge(e, nil, o); v.State != identity.Unavailable {
+			t.Errorf("%s because %s, want unavailable", v.State, v.Why)
+		}
+	}
+}
+
+// An annotation may hold a credential by mistake, and whoever answers anything.
+func TestWhatIsNoIdentityIsShownWithoutACredential(t *testing.T) {
+	e, err := identity.FromAnnotations(map[string]string{identity.AnnotationServiceAccount: "ya29.secret-of-somebody x"}, "demo", "app", "project")
+	if err == nil || strings.Contains(e.Invalid+err.Error(), "secret") || e.Invalid == "" {
+		t.Errorf("%+v, %v: want it without the credential", e, err)
 	}
 }

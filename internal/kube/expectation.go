@@ -14,16 +14,14 @@ import (
 )
 
 // Expectation reads the ServiceAccount and returns the identity that GKE should
-// give to its Pods, and since when.
+// give to its Pods, and since when. An annotation that is no email is returned as what
+// is Invalid, beside the error.
 func (c *Client) Expectation(ctx context.Context, self Self) (identity.Reading, error) {
 	o, err := c.serviceAccount(ctx, self.Namespace, self.ServiceAccount)
 	if err != nil {
 		return identity.Reading{}, err
 	}
 	e, err := identity.FromAnnotations(o.Annotations, self.Namespace, self.ServiceAccount, self.Project)
-	if err != nil {
-		return identity.Reading{}, err
-	}
 	r := identity.Reading{Expectation: e}
 	if changed := o.changed(); !changed.IsZero() {
 		at := o.readAt
@@ -33,7 +31,7 @@ func (c *Client) Expectation(ctx context.Context, self Self) (identity.Reading, 
 		// Replicas of the API server need not agree about the time.
 		r.Changed, r.Age = changed, max(0, at.Sub(changed))
 	}
-	return r, nil
+	return r, err
 }
 
 // serviceAccount reads the metadata of one ServiceAccount.

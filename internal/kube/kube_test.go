@@ -77,6 +77,16 @@ func TestTheExpectationIsReadFromTheAnnotation(t *testing.T) {
 	}
 }
 
+// It was read well, so that it may be compared with what the metadata server gives.
+func TestAnAnnotationThatIsNoEmailIsReadBesideTheError(t *testing.T) {
+	c := newCluster(t)
+	c.Annotate(map[string]string{identity.AnnotationServiceAccount: `"app@demo-project.iam.gserviceaccount.com`})
+	e, err := c.read(t, 5*time.Second)
+	if err == nil || e.Known() || e.Invalid != `"app@demo-project.iam.gserviceaccount.com` {
+		t.Errorf("expectation %+v, %v; want the annotation and an error", e, err)
+	}
+}
+
 func TestAReadIsOneRequestToTheWatchCache(t *testing.T) {
 	c := newCluster(t)
 	for range 3 {

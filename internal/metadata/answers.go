@@ -35,7 +35,7 @@ func parseEmail(x *exchange) identity.Email {
 	// page of somebody else's does not pass for an identity.
 	id, err := identity.Parse(string(x.body))
 	if err != nil {
-		a.Failure = x.malformed("the answer is %v", err)
+		a.Failure, a.Instead = x.malformed("the answer is %v", err), identity.Shown(string(x.body))
 		return a
 	}
 	a.Identity = id
