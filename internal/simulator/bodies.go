@@ -72,6 +72,35 @@ func leaky(s servers, _ Fault) http.Handler {
 	}), "token")
 }
 
+// unknownPod refuses as the emulator matheuscscp/gke-metadata-server does.
+func unknownPod(s servers, _ Fault) http.Handler {
+	return at(s.front, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		// Writing fails only when the client has gone.
+		_, _ = fmt.Fprintf(w, "{\"error\":\"client ip address does not match any pods running on the node %s: %s\"}\n", s.gke.Node.Name, source(r))
+	}), "email", "token", "identity")
+}
+
+// proxy is Envoy without a route (census-instrumentation/opencensus-java issue 1855).
+func proxy(servers, Fault) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Server", "envoy")
+		w.WriteHeader(http.StatusNotFound)
+	})
+}
+
+// sidecar replaces the name of the server, as Envoy does (istio issue 10951).
+func sidecar(s servers, _ Fault) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		right := captured(s.front, r)
+		right.header.Set("Server", "envoy")
+		right.header.Set("X-Envoy-Upstream-Service-Time", "2")
+		right.writeHeader(w)
+		_, _ = w.Write(right.body.Bytes()) // fails only when the client has gone
+	})
+}
+
 func html(servers, Fault) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html; charset=utf-8")

@@ -51,6 +51,7 @@ func kinds() []kind {
 		{"bypass", ServeVM, none, bypass, "the VM server answers everything, as the node"},
 		{"snat", ServeGKE, none, snat, "the GKE server answers, but takes the Pod for the node"},
 		{"snat-error", ServeGKE, none, snatError, "the GKE server cannot attribute the request: 500 where an identity is asked for"},
+		{"unknown-pod", ServeGKE, none, unknownPod, "email and token are refused with 403, because no Pod has the address, as an emulator says"},
 		{"mixed", ServeBoth, none, mixed, "instance/machine-type is answered by the VM server, the rest by the GKE server"},
 		{"alternate", ServeBoth, none, alternate, "connections go in turns to the GKE server and to the VM server"},
 
@@ -82,6 +83,8 @@ func kinds() []kind {
 
 		{"not-json", "", none, notJSON, "the token is not JSON; email is right"},
 		{"not-email", "", none, notEmail, "email is not an email; the token is right"},
+		{"proxy", "", none, proxy, "the proxy of a mesh answers, which has no route: 404 without a body, server: envoy"},
+		{"sidecar", "", none, sidecar, "right answers that passed the proxy of a mesh, with its headers"},
 		{"html", "", none, html, "a captive portal: an HTML page with 200 for everything"},
 		{"content-type", "", none, contentType, "right bodies with the type text/html"},
 		{"empty", "", none, everywhere(http.StatusOK, ""), "200 and an empty body for everything"},

@@ -35,6 +35,7 @@ var lapses = []lapse{
 	{fault: "bypass", state: "node_fallback", server: "vm"},
 	{fault: "snat", state: "node_fallback", server: "gke"},
 	{fault: "snat-error", state: "unavailable", server: "gke", failures: []string{"email/server_error", "token/server_error"}},
+	{fault: "unknown-pod", state: "unavailable", server: "gke", failures: []string{"email/pod_unknown", "token/pod_unknown"}},
 	{fault: "mixed", state: "match", server: "vm"},
 	{fault: "alternate", state: "node_fallback", blip: true},
 
@@ -67,6 +68,8 @@ var lapses = []lapse{
 
 	{fault: "not-json", state: "unavailable", server: "gke", failures: []string{"token/malformed"}},
 	{fault: "not-email", state: "unavailable", server: "gke", failures: []string{"email/malformed"}},
+	{fault: "proxy", state: "unavailable", server: "unknown", failures: all("not_found")},
+	{fault: "sidecar", state: "match", server: "gke"},
 	{fault: "html", state: "unavailable", server: "unknown", failures: all("malformed")},
 	{fault: "content-type", state: "match", server: "gke"},
 	{fault: "empty", state: "unavailable", server: "unknown", failures: all("malformed")},

@@ -34,6 +34,7 @@ func lapses() []lapse {
 		{fault: "bypass", causes: causes{diagnose.CiliumBPFHostRouting}},
 		{fault: "snat", causes: causes{diagnose.SourceNAT}},
 		{fault: "snat-error", causes: causes{diagnose.SourceNAT}},
+		{fault: "unknown-pod", causes: causes{diagnose.SourceNAT}},
 		{fault: "mixed", quiet: true}, // a match, and a risk on the page
 		{fault: "alternate", byChance: true},
 
@@ -69,6 +70,8 @@ func lapses() []lapse {
 		{fault: "not-json", causes: causes{diagnose.TokenUnusable}, ofToken: true},
 		// None is known: a metadata server gives the tokens.
 		{fault: "not-email"},
+		{fault: "proxy", causes: causes{diagnose.NotAMetadataServer}},
+		{fault: "sidecar", quiet: true}, // a match: GKE's server did answer
 		{fault: "html", causes: causes{diagnose.NotAMetadataServer}},
 		{fault: "content-type", quiet: true}, // a match: the type decides nothing
 		{fault: "empty", causes: causes{diagnose.NotAMetadataServer}},
