@@ -18,6 +18,7 @@ const (
 	serverLink  = "eth1"
 	nodeAddress = "10.0.0.2"
 	outAddress  = "10.0.0.1"
+	podNetwork  = "10.1.0.0/16"
 )
 
 // Identities that the two metadata servers hand out.
@@ -58,7 +59,7 @@ func newCluster(t *testing.T, s setup) *cluster {
 	c.node.address(t, "lo", gkeAddress+"/32")
 	c.node.sysctl(t, "ipv4/ip_forward", "1")
 	c.node.route(t, linkLocal+"/32", outAddress)
-	c.outside.route(t, "10.1.0.0/16", nodeAddress)
+	c.outside.route(t, podNetwork, nodeAddress)
 
 	pods := map[netip.Addr]simulator.Pod{}
 	for i, email := range []string{appEmail, otherEmail} {
@@ -76,7 +77,7 @@ func newCluster(t *testing.T, s setup) *cluster {
 		connect(t, c.node, serverLink, server, "eth0")
 		c.node.address(t, serverLink, "10.2.0.1/24")
 		server.address(t, "eth0", address+"/24")
-		server.route(t, "10.1.0.0/16", "10.2.0.1")
+		server.route(t, podNetwork, "10.2.0.1")
 	}
 	if s.asNode {
 		pods[netip.MustParseAddr(nodeAddress)] = simulator.Pod{Namespace: "kube-system", ServiceAccount: "node", GSA: nodeEmail}

@@ -67,19 +67,25 @@ func (r *rules) redirect() {
 // hits is how many connections the redirection has met.
 func (r *rules) hits() uint64 {
 	r.t.Helper()
-	found, err := r.node.rules.GetRules(r.table, &nftables.Chain{Name: "redirect", Table: r.table})
+	return r.counted(r.table, "redirect")
+}
+
+// counted is how many packets the rules of the chain have met, one added to the other.
+func (r *rules) counted(table *nftables.Table, chain string) uint64 {
+	r.t.Helper()
+	found, err := r.node.rules.GetRules(table, &nftables.Chain{Name: chain, Table: table})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	var hits uint64
+	var packets uint64
 	for _, f := range found {
 		for _, e := range f.Exprs {
 			if counter, ok := e.(*expr.Counter); ok {
-				hits += counter.Packets
+				packets += counter.Packets
 			}
 		}
 	}
-	return hits
+	return packets
 }
 
 // hideSource replaces the source of what arrives at the node's metadata server

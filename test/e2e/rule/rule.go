@@ -2,11 +2,13 @@
 package rule
 
 import (
+	"encoding/binary"
 	"net"
 	"slices"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/google/nftables/xt"
 	"golang.org/x/sys/unix"
 )
 
@@ -91,4 +93,38 @@ func Unlucky(percent uint32) []expr.Any {
 		&expr.Byteorder{SourceRegister: 1, DestRegister: 1, Op: expr.ByteorderHton, Len: 4, Size: 4},
 		&expr.Cmp{Op: expr.CmpOpLt, Register: 1, Data: binaryutil.BigEndian.PutUint32(percent)},
 	}
+}
+
+// ToNetwork matches packets for the IPv4 network, whose prefix is a number of bytes.
+func ToNetwork(network *net.IPNet) []expr.Any { return within(network, 16) }
+
+// FromNetwork matches packets from it.
+func FromNetwork(network *net.IPNet) []expr.Any { return within(network, 12) }
+
+func within(network *net.IPNet, offset uint32) []expr.Any {
+	bits, _ := network.Mask.Size()
+	length := uint32(bits / 8) //nolint:gosec // at most 4
+	return []expr.Any{
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: network.IP.To4()[:length]},
+	}
+}
+
+// Jump goes on with the rules of another chain.
+func Jump(chain string) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: chain}}
+}
+
+// Comment is what iptables -m comment --comment makes of a text.
+func Comment(text string) []expr.Any {
+	comment := xt.Comment(text)
+	return []expr.Any{&expr.Match{Name: "comment", Info: &comment}}
+}
+
+// NoTrack is what iptables -j CT --notrack makes: struct xt_ct_target_info_v1 with the
+// flag XT_CT_NOTRACK (linux/netfilter/xt_CT.h).
+func NoTrack() []expr.Any {
+	info := make(xt.Unknown, 72)
+	binary.NativeEndian.PutUint16(info, 1)
+	return []expr.Any{&expr.Target{Name: "CT", Rev: 2, Info: &info}}
 }
