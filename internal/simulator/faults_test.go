@@ -54,6 +54,7 @@ func answering() []struct {
 	return []row{
 		{"healthy", rightEmail, rightToken, gkeServer},
 		{"bypass", says{ok, nodeGSA}, rightToken, vmServer},
+		{"notrack", says{ok, nodeGSA}, rightToken, vmServer},
 		{"snat", says{ok, nodeGSA}, rightToken, gkeServer},
 		{"snat-error", says{500, internal}, says{500, internal}, gkeServer},
 		{"unknown-pod", says{403, "~does not match any pods"}, says{403, "~does not match any pods"}, gkeServer},

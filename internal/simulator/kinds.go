@@ -49,6 +49,7 @@ func kinds() []kind {
 	return []kind{
 		{Healthy, "", none, healthy, "nothing is wrong: the GKE server knows the Pod and hands out its identity"},
 		{"bypass", ServeVM, none, bypass, "the VM server answers everything, as the node"},
+		{"notrack", ServeVM, none, bypass, "the same answers as for bypass, where Cilium keeps packets of Pods from connection tracking"},
 		{"snat", ServeGKE, none, snat, "the GKE server answers, but takes the Pod for the node"},
 		{"snat-error", ServeGKE, none, snatError, "the GKE server cannot attribute the request: 500 where an identity is asked for"},
 		{"unknown-pod", ServeGKE, none, unknownPod, "email and token are refused with 403, because no Pod has the address, as an emulator says"},

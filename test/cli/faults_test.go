@@ -33,6 +33,7 @@ type lapse struct {
 var lapses = []lapse{
 	{fault: "healthy", state: "match", server: "gke"},
 	{fault: "bypass", state: "node_fallback", server: "vm"},
+	{fault: "notrack", state: "node_fallback", server: "vm"},
 	{fault: "snat", state: "node_fallback", server: "gke"},
 	{fault: "snat-error", state: "unavailable", server: "gke", failures: []string{"email/server_error", "token/server_error"}},
 	{fault: "unknown-pod", state: "unavailable", server: "gke", failures: []string{"email/pod_unknown", "token/pod_unknown"}},

@@ -15,6 +15,8 @@ type lapse struct {
 	fault string
 	// causes are those that the Event names, and it names no others.
 	causes []diagnose.Cause
+	// settings are those of Cilium, if not those by which it bypasses the node's rule.
+	settings map[string]string
 	// ofToken marks a fault that shows only when a token is asked for. All others
 	// must be explained while a token of before is still taken for granted.
 	ofToken bool
@@ -32,6 +34,10 @@ func lapses() []lapse {
 	return []lapse{
 		{fault: "healthy", quiet: true},
 		{fault: "bypass", causes: causes{diagnose.CiliumBPFHostRouting}},
+		{fault: "notrack", causes: causes{diagnose.CiliumNoConntrack, diagnose.CiliumBPFHostRouting}, settings: map[string]string{
+			"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true",
+			"enable-host-legacy-routing": "true", "install-no-conntrack-iptables-rules": "true",
+		}},
 		{fault: "snat", causes: causes{diagnose.SourceNAT}},
 		{fault: "snat-error", causes: causes{diagnose.SourceNAT}},
 		{fault: "unknown-pod", causes: causes{diagnose.SourceNAT}},
@@ -110,6 +116,9 @@ func breakAll(t *testing.T, lapses []lapse) {
 				o.TokenInterval = interval
 			}
 		})
+		if l.settings != nil {
+			nodes[l.fault].configure(l.settings)
+		}
 	}
 	for _, l := range lapses {
 		nodes[l.fault].until(t, identity.Match)

@@ -67,9 +67,7 @@ func start(t *testing.T, adjust func(*agent.Options)) *node {
 	}
 	t.Cleanup(n.cluster.Close)
 	n.cluster.Annotate(map[string]string{identity.AnnotationServiceAccount: app})
-	n.cluster.Put("/api/v1/namespaces/kube-system/configmaps/cilium-config", map[string]any{
-		"data": map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"},
-	})
+	n.configure(map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"})
 	n.cluster.Put("/api/v1/nodes/"+kubetest.Node, map[string]any{
 		"metadata": map[string]any{"labels": map[string]string{diagnose.LabelMetadataServer: "true"}},
 	})
@@ -143,6 +141,11 @@ func (n *node) lookup(netip.Addr) (simulator.Pod, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	return n.pod, true
+}
+
+// configure changes the settings of Cilium.
+func (n *node) configure(settings map[string]string) {
+	n.cluster.Put("/api/v1/namespaces/kube-system/configmaps/cilium-config", map[string]any{"data": settings})
 }
 
 // annotate changes the annotation of the Pod's ServiceAccount, of which both the API
