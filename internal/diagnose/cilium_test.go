@@ -179,6 +179,10 @@ func TestNoConntrackRules(t *testing.T) {
 		{"rules beside legacy routing", facts(fallback(vm), known, notrack), "proves cilium_no_conntrack", ""},
 		{
 			"rules beside legacy routing, and little is known", facts(fallback(vm), notrack),
+			"suggests cilium_no_conntrack, suggests cilium_bpf_host_routing", "",
+		},
+		{
+			"rules beside legacy routing that are not in effect", facts(fallback(vm), known, notrack, started(-time.Minute)),
 			"suggests cilium_bpf_host_routing, suggests cilium_no_conntrack", "",
 		},
 		{

@@ -154,8 +154,12 @@ func noConntrack(f Facts) opinion {
 		return proves("%s on a node that runs GKE's, and %s: by that packets of Pods are not tracked, and what is not "+
 			"tracked passes no NAT, so %s Cilium's agent on this node started after that was set.", f.theVM(), quoted, skipsRule)
 	default:
-		return suggests("The identity is the node's, and %s: by that packets of Pods are not tracked, and what is not "+
+		o := suggests("The identity is the node's, and %s: by that packets of Pods are not tracked, and what is not "+
 			"tracked passes no NAT, so %s%s", quoted, skipsRule, c.doubt())
+		if routing == No && c.runs() == Unknown {
+			return o.first() // what is set explains it; host routing would have to be left over from before
+		}
+		return o
 	}
 	return opinion{}
 }
