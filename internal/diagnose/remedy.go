@@ -71,8 +71,8 @@ func useLegacyRouting(f Facts) Remedy {
 		return Remedy{"See which host routing runs, BPF or Legacy.", []string{f.whatRoutes()}}
 	case c.State != Read, routing == No:
 		return Remedy{
-			"See which host routing runs, BPF or Legacy. If it is BPF, set enable-host-legacy-routing to \"true\" where it " +
-				"is not, and restart Cilium's agents, on one node first." + restartPooled,
+			"See which host routing runs, and if it is BPF, set enable-host-legacy-routing to \"true\" where it is not and " +
+				"restart Cilium's agents, on one node first." + restartPooled,
 			append([]string{f.whatRoutes()}, f.restartCilium()...),
 		}
 	}

@@ -56,6 +56,7 @@ max by (cluster, node, cause) (
 			named("Node", linked("The node", toNode, false)),
 			named("State", append(coloured(), Property{"mappings", byRank()})...),
 			moment("Since"),
+			named("Suspected cause", Property{"mappings", byCause(titleAndLabel, "Nothing is suspected")}),
 		),
 
 		areas("Nodes by state", "All nodes of the cluster.", "short", 12, query("{{state}}", `

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 )
 
 const root = "../.."
@@ -263,22 +265,38 @@ func TestStatesAreThoseOfTheAgent(t *testing.T) {
 	}
 }
 
-func TestEveryCauseHasARemedyInWords(t *testing.T) {
-	var names []string
-	for _, c := range causes {
-		names = append(names, c.name)
-		if !strings.HasSuffix(c.remedy, ".") || strings.Count(c.remedy, ". ") != 1 {
-			t.Errorf("%s: want what is wrong and what to do, in two sentences: %q", c.name, c.remedy)
+// What the dashboards say of a cause is what the agent's own page says.
+func TestCausesAreInTheWordsOfTheAgent(t *testing.T) {
+	said := map[string]map[string]Result{}
+	each(t, func(_ *Dashboard, p *Panel) {
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				if slices.Contains([]string{"What it is", "First remedy", "Suspected cause"}, o.Matcher.Options) && property.ID == "mappings" {
+					text, err := json.Marshal(property.Value)
+					var mappings []Mapping
+					if err == nil {
+						err = json.Unmarshal(text, &mappings)
+					}
+					if err != nil || len(mappings) != 1 {
+						t.Fatalf("%s: mappings %s: %v", o.Matcher.Options, text, err)
+					}
+					said[o.Matcher.Options] = mappings[0].Options
+				}
+			}
 		}
-	}
-	lists := regexp.MustCompile("`workload_identity_(?:suspected_cause|risk)` \\| gauge \\| `cause` \\(([^)]*)\\)").FindAllStringSubmatch(read(t, "docs/metrics.md"), -1)
-	if len(lists) != 2 {
-		t.Fatalf("%d lists of causes, want that of suspected ones and that of risks", len(lists))
-	}
-	for _, list := range lists {
-		for name := range strings.SplitSeq(list[1], ", ") {
-			if !slices.Contains(names, name) {
-				t.Errorf("the cause %s has no remedy", name)
+	})
+	guides := diagnose.Guides()
+	for column, words := range map[string]func(diagnose.Guide) string{
+		"What it is":      func(g diagnose.Guide) string { return g.Title },
+		"First remedy":    func(g diagnose.Guide) string { return g.Remedy },
+		"Suspected cause": func(g diagnose.Guide) string { return g.Title + " (" + string(g.Cause) + ")" },
+	} {
+		if got := len(said[column]); got != len(guides)+1 {
+			t.Errorf("the column %s has %d words, want those of %d causes and of none", column, got, len(guides))
+		}
+		for _, g := range guides {
+			if got, want := said[column][string(g.Cause)].Text, words(g); got != want || want == "" {
+				t.Errorf("the column %s says %q of %s, want %q", column, got, g.Cause, want)
 			}
 		}
 	}

@@ -47,14 +47,17 @@ max by (node) (workload_identity_time_to_first_token_seconds{`+of+`})`)),
 
 		table(
 			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it.", 24, 5,
-			[]string{"node", "Node", "cause", "Cause", "remedy", "Remedy", "Value", ""},
+			[]string{"node", "Node", "title", "What it is", "cause", "Cause", "remedy", "First remedy", "Value", ""},
 			rows(`
-label_replace(
+label_replace(label_replace(
   max by (node, cause) (workload_identity_suspected_cause{`+of+`} == 1 or workload_identity_risk{`+of+`} == 1)
     or on ()
   label_replace(vector(0), "cause", "none", "", ""),
-"remedy", "$1", "cause", "(.*)")`),
-		).with(named("Remedy", Property{"mappings", byCause()}, Property{"custom.width", 1000})),
+"title", "$1", "cause", "(.*)"), "remedy", "$1", "cause", "(.*)")`),
+		).with(
+			named("What it is", Property{"mappings", byCause(title, "Nothing is suspected")}, Property{"custom.width", 480}),
+			named("First remedy", Property{"mappings", byCause(remedy, "No setting that breaks Workload Identity was found.")}, Property{"custom.width", 640}),
+		),
 
 		timeline("History of states", "What the agent said at each moment.", byRank(), 16, 8, query("{{node}}", `
 max by (node) (
