@@ -241,6 +241,8 @@ type Guide struct {
 	Remedy string
 	// Runbook is a link to the section about it.
 	Runbook string
+	// States are those that it explains, in their order; Match, if it may threaten one.
+	States []identity.State
 }
 
 // Guides are those of all causes, in the order of Causes.
@@ -248,7 +250,11 @@ func Guides() []Guide {
 	var guides []Guide
 	for _, r := range rules() {
 		first, _, _ := strings.Cut(r.remedy(Facts{}).Text, ". ")
-		guides = append(guides, Guide{r.cause, r.title, strings.TrimSuffix(first, ".") + ".", r.page("")})
+		states := slices.Clone(r.states)
+		if r.risk != nil {
+			states = append(states, identity.Match)
+		}
+		guides = append(guides, Guide{r.cause, r.title, strings.TrimSuffix(first, ".") + ".", r.page(""), states})
 	}
 	return guides
 }

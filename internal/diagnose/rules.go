@@ -15,6 +15,9 @@ type rule struct {
 	suspect func(Facts) opinion // of a bad verdict; nil: never
 	risk    func(Facts) opinion // of a good one; nil: never
 	remedy  func(Facts) Remedy
+	// states are those that it explains. In others it is rarely suspected, where the VM's
+	// server answers as well.
+	states []identity.State
 	// pages are the sections of the runbooks by state, the one for the empty state
 	// is for all others.
 	pages pages
@@ -27,6 +30,8 @@ type pages map[identity.State]string
 func rules() []rule {
 	const (
 		match, unavailable, mismatch = identity.Match, identity.Unavailable, identity.Mismatch
+		isNode, isPool, isDenied     = identity.NodeFallback, identity.Unbound, identity.TokenDenied
+		isUnknown                    = identity.UnknownExpectation
 
 		fallback = "WorkloadIdentityNodeFallback.md#"
 		outage   = "WorkloadIdentityMetadataUnavailable.md#"
@@ -49,6 +54,7 @@ func rules() []rule {
 			suspect: hostNetwork,
 			risk:    ifVM(hostNetwork),
 			remedy:  leaveHostNetwork,
+			states:  []identity.State{isNode},
 			pages:   pages{"": fallback + "5-the-agents-pod-is-hostnetwork-vm"},
 		},
 		{
@@ -57,6 +63,7 @@ func rules() []rule {
 			suspect: nodePool,
 			risk:    ifVM(nodePool),
 			remedy:  enableMetadataServer,
+			states:  []identity.State{isNode},
 			pages:   pages{"": fallback + "4-a-node-pool-without-gkes-metadata-server-vm"},
 		},
 		{
@@ -65,6 +72,7 @@ func rules() []rule {
 			suspect: hostRouting,
 			risk:    hostRoutingRisk,
 			remedy:  useLegacyRouting,
+			states:  []identity.State{isNode},
 			pages: pages{
 				"":    fallback + "1-cilium-with-ebpf-host-routing-vm-the-most-likely-one",
 				match: risk + "1-ebpf-host-routing-is-about-to-come-the-most-likely-one",
@@ -76,6 +84,7 @@ func rules() []rule {
 			suspect: noConntrack,
 			risk:    noConntrackRisk,
 			remedy:  trackConnections,
+			states:  []identity.State{isNode},
 			pages: pages{
 				"":    fallback + "2-ciliums-no-conntrack-rules-vm",
 				match: risk + "2-no-conntrack-rules-are-about-to-come",
@@ -87,6 +96,7 @@ func rules() []rule {
 			suspect: localRedirect,
 			risk:    localRedirectRisk,
 			remedy:  dropLocalRedirect,
+			states:  []identity.State{isNode},
 			pages:   pages{"": fallback + "3-a-local-redirect-policy-of-cilium-that-is-dormant-vm"},
 		},
 		{
@@ -94,6 +104,7 @@ func rules() []rule {
 			title:   "The node has no rule that redirects requests to the GKE metadata server",
 			suspect: redirectMissing,
 			remedy:  restoreRedirect,
+			states:  []identity.State{isNode},
 			pages:   pages{"": fallback + "6-the-nodes-redirect-rule-is-missing-vm"},
 		},
 		{
@@ -101,6 +112,7 @@ func rules() []rule {
 			title:   "What is configured as expected is misspelt or out of date",
 			suspect: expectationOutdated,
 			remedy:  correctExpectation,
+			states:  []identity.State{isNode, mismatch, isPool},
 			pages: pages{
 				"":               fallback + "8-none-of-these",
 				mismatch:         foreign + "4-wi_expected_emails-is-out-of-date",
@@ -112,6 +124,7 @@ func rules() []rule {
 			title:   "The Kubernetes ServiceAccount has no annotation",
 			suspect: annotationMissing,
 			remedy:  annotate,
+			states:  []identity.State{isPool},
 			pages:   pages{"": unbound},
 		},
 		{
@@ -120,6 +133,7 @@ func rules() []rule {
 			suspect: annotationMisspelt,
 			risk:    annotationMisspeltRisk,
 			remedy:  correctAnnotation,
+			states:  []identity.State{isPool, isUnknown},
 			pages: pages{
 				"":                          unbound,
 				match:                       unbound,
@@ -132,6 +146,7 @@ func rules() []rule {
 			title:   "The annotation was changed, and the metadata server may not know yet",
 			suspect: annotationChanged,
 			remedy:  waitForAnnotation,
+			states:  []identity.State{isNode, mismatch, isPool},
 			pages: pages{
 				"":               foreign + "3-the-annotation-was-changed-a-moment-ago",
 				identity.Unbound: unbound,
@@ -143,6 +158,7 @@ func rules() []rule {
 			suspect: ciliumLinkLocal,
 			risk:    ciliumLinkLocalRisk,
 			remedy:  excludeLinkLocal,
+			states:  []identity.State{isNode, mismatch, isDenied, unavailable},
 			pages:   address,
 		},
 		{
@@ -151,6 +167,7 @@ func rules() []rule {
 			suspect: agentLinkLocal,
 			risk:    agentLinkLocalRisk,
 			remedy:  excludeLinkLocal,
+			states:  []identity.State{isNode, mismatch, isDenied, unavailable},
 			pages:   address,
 		},
 		{
@@ -158,6 +175,7 @@ func rules() []rule {
 			title:   "Something hides the Pod's address from the GKE metadata server",
 			suspect: sourceNAT,
 			remedy:  findSourceNAT,
+			states:  []identity.State{isNode, mismatch, isDenied, unavailable},
 			pages:   address,
 		},
 		{
@@ -165,6 +183,7 @@ func rules() []rule {
 			title:   "The Google service account does not exist",
 			suspect: gsaMissing,
 			remedy:  correctAccount,
+			states:  []identity.State{isDenied},
 			pages:   pages{"": denied + "2-the-google-service-account-does-not-exist-no_service_account-404"},
 		},
 		{
@@ -172,6 +191,7 @@ func rules() []rule {
 			title:   "The Kubernetes ServiceAccount may not use the Google service account",
 			suspect: bindingMissing,
 			remedy:  bind,
+			states:  []identity.State{isDenied},
 			pages:   pages{"": denied + "1-the-binding-is-missing-denied-403-the-most-likely-one"},
 		},
 		{
@@ -179,6 +199,7 @@ func rules() []rule {
 			title:   "Too many requests for tokens",
 			suspect: throttled,
 			remedy:  askLess,
+			states:  []identity.State{unavailable},
 			pages:   pages{"": outage + "4-throttled"},
 		},
 		{
@@ -186,6 +207,7 @@ func rules() []rule {
 			title:   "The metadata server does not reach STS or IAM",
 			suspect: stsBlocked,
 			remedy:  openSTS,
+			states:  []identity.State{unavailable},
 			pages:   pages{"": outage + "5-sts-or-iam-is-not-reached"},
 		},
 		{
@@ -193,6 +215,7 @@ func rules() []rule {
 			title:   "The metadata server gives a token that cannot be used",
 			suspect: tokenUnusable,
 			remedy:  renewTokens,
+			states:  []identity.State{unavailable},
 			pages:   pages{"": outage + "causes-and-fixes"},
 		},
 		{
@@ -200,6 +223,7 @@ func rules() []rule {
 			title:   "A network policy drops requests to the metadata server",
 			suspect: networkPolicy,
 			remedy:  allowEgress,
+			states:  []identity.State{unavailable},
 			pages:   pages{"": outage + "2-a-networkpolicy"},
 		},
 		{
@@ -207,6 +231,7 @@ func rules() []rule {
 			title:   "The GKE metadata server does not answer",
 			suspect: serverDown,
 			remedy:  restartServer,
+			states:  []identity.State{unavailable},
 			pages:   pages{"": outage + "1-gke-metadata-server-is-down-or-a-redirect-leads-past-it"},
 		},
 		{
@@ -214,6 +239,7 @@ func rules() []rule {
 			title:   "A proxy or something else answers instead of a metadata server",
 			suspect: notAMetadataServer,
 			remedy:  findProxy,
+			states:  []identity.State{unavailable},
 			pages:   pages{"": outage + "causes-and-fixes"},
 		},
 		{
@@ -238,6 +264,7 @@ func rules() []rule {
 			suspect: environmentOverride,
 			risk:    environmentRisk,
 			remedy:  unsetVariables,
+			states:  []identity.State{isNode, mismatch, isPool, isDenied, unavailable, isUnknown},
 			pages:   pages{"": fallback + "8-none-of-these"},
 		},
 	}
