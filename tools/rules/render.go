@@ -6,10 +6,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"text/template"
 
 	"sigs.k8s.io/yaml"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 // file is one that is rendered, by its path in the repository.
@@ -67,6 +71,7 @@ func execute(source string, values map[string]any) (string, error) {
 	}
 	node := strings.Replace(strings.Replace(where, "var-cluster", "var-node", 1), ".cluster", ".node", 1)
 	t, err := template.New("rules").Delims("<%", "%>").Option("missingkey=error").Funcs(template.FuncMap{
+		"titled":           titled,
 		"runbook":          func(alert string) string { return link(values["runbooks"], "/"+alert+".md") },
 		"clusterDashboard": func() string { return link(values["grafana"], "/d/workload-identity-cluster"+where) },
 		"nodeDashboard": func() string {
@@ -81,6 +86,19 @@ func execute(source string, values map[string]any) (string, error) {
 		return "", err
 	}
 	return out.String(), nil
+}
+
+// titled continues an action of Prometheus's templates that gives the label of a cause:
+// it puts the title for people before it, for the causes that explain the state. What is
+// no such cause stays as it is.
+func titled(state identity.State) string {
+	var chain strings.Builder
+	for _, g := range diagnose.Guides() {
+		if slices.Contains(g.States, state) {
+			fmt.Fprintf(&chain, "\n            | reReplaceAll %q %q", "^"+string(g.Cause)+"$", g.Title+" ("+string(g.Cause)+")")
+		}
+	}
+	return chain.String()
 }
 
 // escaped is how a Helm template writes {{.

@@ -10,6 +10,9 @@ import (
 	monitoringv1 "github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1"
 	"github.com/prometheus/prometheus/promql/parser"
 	"sigs.k8s.io/yaml"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 const repository = "../.."
@@ -100,6 +103,62 @@ func marshal(t *testing.T, value any) string {
 		t.Fatal(err)
 	}
 	return string(text)
+}
+
+// An alert that asks for causes names those that explain its state, and no others, by
+// the title and the label. A title with what templates, YAML or regular expressions
+// mean something by would come out as something else.
+func TestAlertsNameCausesInTheWordsOfTheAgent(t *testing.T) {
+	renamed := regexp.MustCompile(`\| reReplaceAll "\^(\w+)\$" "([^"]*)"`)
+	selected := regexp.MustCompile(`\bstate="(\w+)"`)
+	asking := 0
+	for _, a := range alerts(t) {
+		text := a.Annotations["summary"] + a.Annotations["description"]
+		if !strings.Contains(text, ".cause") && !strings.Contains(text, ".Labels.cause") {
+			continue
+		}
+		asking++
+		state := selected.FindStringSubmatch(a.Expr.String())
+		if state == nil {
+			t.Errorf("%s asks for causes of no state", a.Alert)
+			continue
+		}
+		var want, got []string
+		for _, g := range diagnose.Guides() {
+			if slices.Contains(g.States, identity.State(state[1])) {
+				want = append(want, string(g.Cause)+": "+g.Title+" ("+string(g.Cause)+")")
+			}
+		}
+		for _, m := range renamed.FindAllStringSubmatch(text, -1) {
+			got = append(got, m[1]+": "+m[2])
+		}
+		if !slices.Equal(got, want) || len(want) == 0 {
+			t.Errorf("%s names causes of %s\n%s\nwant\n%s", a.Alert, state[1], strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	}
+	if asking != 9 {
+		t.Errorf("%d alerts name causes, want those of the six states that are explained, of two in a cluster, and of a risk", asking)
+	}
+}
+
+// A setting that makes Pods the node is no risk that only the status page may show.
+func TestRisksOfTheDatapathAlert(t *testing.T) {
+	var values struct{ RiskCauses string }
+	if err := yaml.Unmarshal(read(t, "alerts/values.yaml"), &values); err != nil {
+		t.Fatal(err)
+	}
+	_, list, _ := strings.Cut(strings.TrimSuffix(values.RiskCauses, `"`), `cause=~"`)
+	causes := strings.Split(list, "|")
+	for _, c := range causes {
+		if !slices.Contains(diagnose.RiskCauses(), diagnose.Cause(c)) {
+			t.Errorf("riskCauses: %s is no risk", c)
+		}
+	}
+	for _, c := range []diagnose.Cause{diagnose.CiliumBPFHostRouting, diagnose.CiliumNoConntrack, diagnose.LocalRedirectDormant, diagnose.NodeIdentityExpected} {
+		if !slices.Contains(causes, string(c)) {
+			t.Errorf("riskCauses lacks %s", c)
+		}
+	}
 }
 
 // A rule that loses the cluster mixes clusters, or matches nodes of different
