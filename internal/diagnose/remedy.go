@@ -243,7 +243,7 @@ func bind(f Facts) Remedy {
 	member := arg(f.Self.Project, "PROJECT") + ".svc.id.goog[" + f.namespace() + "/" + f.serviceAccount() + "]"
 	return Remedy{
 		"Look whether the account exists and is enabled, and give the Kubernetes ServiceAccount the role. It takes " +
-			"some minutes, and nothing must be restarted.",
+			"some minutes, and nothing need be restarted.",
 		[]string{
 			"gcloud iam service-accounts describe " + f.gsa(),
 			"gcloud iam service-accounts get-iam-policy " + f.gsa(),
