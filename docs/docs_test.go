@@ -3,13 +3,16 @@
 package docs_test
 
 import (
+	"encoding/json"
 	"flag"
+	"fmt"
 	"io"
 	"os"
 	"strings"
 	"testing"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
@@ -25,6 +28,7 @@ func TestGeneratedParts(t *testing.T) {
 		"faults":        writeFaults,
 		"report":        writeReport,
 		"outcomes":      writeOutcomes,
+		"causes":        writeCauses,
 	}
 	for _, tt := range []struct{ file, part string }{
 		{"metrics.md", "metrics"},
@@ -33,6 +37,7 @@ func TestGeneratedParts(t *testing.T) {
 		{"simulator.md", "faults"},
 		{"report.md", "report"},
 		{"report.md", "outcomes"},
+		{"causes.md", "causes"},
 		{"../README.md", "states"},
 		{"../README.md", "metrics"},
 		{"../README.md", "configuration"},
@@ -78,5 +83,44 @@ func writeFaults(w io.Writer) {
 	_, _ = io.WriteString(w, "| fault | what is wrong |\n|---|---|\n")
 	for _, f := range simulator.Faults() {
 		_, _ = io.WriteString(w, "| `"+f.Name+"` | "+f.Description+" |\n")
+	}
+}
+
+func writeCauses(w io.Writer) {
+	_, _ = io.WriteString(w, "| cause | what it is | explains | first remedy | runbook |\n|---|---|---|---|---|\n")
+	for _, g := range diagnose.Guides() {
+		var states []string
+		for _, s := range g.States {
+			states = append(states, "`"+string(s)+"`")
+		}
+		page := strings.TrimPrefix(g.Runbook, diagnose.Runbooks)
+		name, _, _ := strings.Cut(strings.TrimPrefix(page, "WorkloadIdentity"), ".md")
+		fmt.Fprintf(w, "| `%s` | %s | %s | %s | [%s](../alerts/runbooks/%s) |\n", g.Cause, g.Title, strings.Join(states, ", "), g.Remedy, name, page)
+	}
+}
+
+// Whoever adds a confidence tells what it means.
+func TestTheConfidencesAreExplained(t *testing.T) {
+	text, err := os.ReadFile("causes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var schema property
+	read, err := os.ReadFile("schema/report.schema.json")
+	if err == nil {
+		err = json.Unmarshal(read, &schema)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	finding := schema.resolve(*schema.Properties["causes"].Items)
+	confidences := schema.resolve(finding.Properties["confidence"]).Enum
+	if len(confidences) == 0 {
+		t.Fatal("the schema has no confidences")
+	}
+	for _, c := range confidences {
+		if !strings.Contains(string(text), fmt.Sprintf("\n| `%v` | ", c)) {
+			t.Errorf("causes.md does not say what %v means", c)
+		}
 	}
 }

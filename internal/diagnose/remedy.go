@@ -225,7 +225,7 @@ func correctAnnotation(f Facts) Remedy {
 
 func waitForAnnotation(f Facts) Remedy {
 	return Remedy{
-		"Wait some minutes. If it lasts, restart the gke-metadata-server of the node. Clients may use a token of " +
+		"Wait some minutes, and if it lasts, restart the gke-metadata-server of the node. Clients may use a token of " +
 			"the old account for up to an hour.",
 		[]string{f.restartMetadataServer()},
 	}
@@ -233,7 +233,7 @@ func waitForAnnotation(f Facts) Remedy {
 
 func correctAccount(f Facts) Remedy {
 	return Remedy{
-		"Correct the annotation if it is misspelt. If the account was deleted, create it again: it is a new one " +
+		"Correct the annotation if it is misspelt, or create the account again if it was deleted. It is a new one " +
 			"then, and needs its binding again.",
 		[]string{"gcloud iam service-accounts describe " + f.gsa(), f.annotate("GSA@PROJECT.iam.gserviceaccount.com")},
 	}

@@ -38,7 +38,7 @@ func runbooks(t *testing.T) []page {
 func pages(t *testing.T) []page {
 	t.Helper()
 	all := runbooks(t)
-	for _, path := range []string{"alerts/README.md", "docs/install.md", "docs/releasing.md", "docs/security.md", "deploy/chart/README.md"} {
+	for _, path := range []string{"alerts/README.md", "docs/causes.md", "docs/install.md", "docs/releasing.md", "docs/security.md", "deploy/chart/README.md"} {
 		all = append(all, page{path, string(read(t, path))})
 	}
 	return all
