@@ -42,8 +42,9 @@ type causes struct {
 	nextRead time.Time // when they are read again, if nothing is wrong
 	// refreshed is when those were read that a risk or a suspicion rests on.
 	refreshed time.Time
-	// earlyReads are those that a change of state causes.
+	// earlyReads are those that a change of state causes, owed while there may be none.
 	earlyReads *rate.Limiter
+	owed       bool
 	// threatened are the risks of the last match, kept while another state lasts.
 	threatened []diagnose.Cause
 
@@ -88,7 +89,7 @@ func (a *Agent) readSettings(ctx context.Context, turned bool) {
 	c.keep(settings, a.Wall())
 	c.claims, c.refreshed = claims, time.Now()
 	if scope == diagnose.Everything {
-		c.readAt = at
+		c.readAt, c.owed = at, false
 	}
 	if scope != diagnose.Refresh {
 		c.nextRead = c.refreshed.Add(a.within(settingsInterval))
@@ -101,8 +102,9 @@ func (a *Agent) readSettings(ctx context.Context, turned bool) {
 // due tells whether settings are to be read, and which.
 func (c *causes) due(turned bool, s *Snapshot) (diagnose.Scope, bool) {
 	now := time.Now()
+	c.owed = c.owed || turned
 	switch {
-	case turned && c.earlyReads.Allow(), now.After(c.nextRead) && c.readAt.IsZero():
+	case c.owed && c.earlyReads.Allow(), now.After(c.nextRead) && c.readAt.IsZero():
 		return diagnose.Everything, true
 	case !now.Before(c.nextRead) && s.Verdict.State != identity.Match:
 		return diagnose.Everything, true

@@ -147,9 +147,9 @@ func (f Facts) grantNamed(namespace, name, verb, what string) []string {
 
 func (f Facts) grantNodes() []string {
 	return []string{
-		"kubectl create clusterrole workload-identity-exporter-node --verb=get --resource=nodes",
-		"kubectl create clusterrolebinding workload-identity-exporter-node " +
-			"--clusterrole=workload-identity-exporter-node" + f.account(),
+		"kubectl create clusterrole workload-identity-exporter-node-labels --verb=get --resource=nodes",
+		"kubectl create clusterrolebinding workload-identity-exporter-node-labels " +
+			"--clusterrole=workload-identity-exporter-node-labels" + f.account(),
 	}
 }
 
