@@ -54,7 +54,7 @@ func startKubernetes(folder, project string, fault func() simulator.Fault, stdou
 	return s, nil
 }
 
-const ciliumImage = "quay.io/cilium/cilium:v1.20.2"
+const ciliumImage = "cilium/cilium:v1.20.2"
 
 // cilium has the settings that fit the fault. Its agent on the Node starts a second
 // after they change, so that they are those that run.

@@ -63,8 +63,11 @@ func newCauses() causes {
 // publishes what they say about it.
 func (a *Agent) readSettings(ctx context.Context, turned bool) {
 	c := &a.causes
+	if (a.ClusterSettings == nil && a.Claims == nil) || ctx.Err() != nil {
+		return
+	}
 	scope, due := c.due(turned, a.Snapshot())
-	if (a.ClusterSettings == nil && a.Claims == nil) || ctx.Err() != nil || !due {
+	if !due {
 		return
 	}
 	if turned && a.mayFollowAnnotation() {
@@ -101,16 +104,14 @@ func (a *Agent) readSettings(ctx context.Context, turned bool) {
 
 // due tells whether settings are to be read, and which.
 func (c *causes) due(turned bool, s *Snapshot) (diagnose.Scope, bool) {
-	now := time.Now()
 	c.owed = c.owed || turned
+	regular := !time.Now().Before(c.nextRead)
 	switch {
-	case c.owed && c.earlyReads.Allow(), now.After(c.nextRead) && c.readAt.IsZero():
+	case c.owed && c.earlyReads.Allow(), regular && (c.readAt.IsZero() || s.Verdict.State != identity.Match):
 		return diagnose.Everything, true
-	case !now.Before(c.nextRead) && s.Verdict.State != identity.Match:
-		return diagnose.Everything, true
-	case !now.Before(c.nextRead):
+	case regular:
 		return diagnose.Routine, true
-	case s.Diagnosis.RestsOnCilium() && now.Sub(c.refreshed) >= shownInterval:
+	case s.Diagnosis.RestsOnCilium() && time.Since(c.refreshed) >= shownInterval:
 		return diagnose.Refresh, true
 	}
 	return 0, false

@@ -131,8 +131,7 @@ func parseClaims(x *exchange) identity.Claims {
 			} `json:"compute_engine"`
 		} `json:"google"`
 	}
-	switch {
-	case err != nil || json.Unmarshal(payload, &claims) != nil || claims.Audience == "":
+	if err != nil || json.Unmarshal(payload, &claims) != nil || claims.Audience == "" {
 		return unknown
 	}
 	id, _ := identity.Parse(claims.Email) // which is not promised

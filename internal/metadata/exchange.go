@@ -59,7 +59,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	x.status, x.serverHeader = res.StatusCode, foreign.Text(res.Header.Get("Server"), maxExcerpt)
 	x.body, err = c.readBody(res)
-	podUnknown := knowsNoPod(res.StatusCode, res.Header, x.body)
+	podUnknown := x.isAboutPod() && knowsNoPod(res.StatusCode, res.Header, x.body)
 	x.genuine = podUnknown || isGenuine(res.StatusCode, res.Header, x.body)
 	if !x.genuine {
 		x.proxy = markOfProxy(res.Header, x.body)
@@ -127,12 +127,18 @@ func exhausted(err error) syscall.Errno {
 	return 0
 }
 
+// isAboutPod reports whether the server must know the Pod to answer. A healthy one
+// answers 404 to the other question at each probe, which nobody need search.
+func (x *exchange) isAboutPod() bool {
+	return x.endpoint == identity.EndpointEmail || x.endpoint == identity.EndpointToken
+}
+
 // refusal is the failure of an answer other than 200.
 func (x *exchange) refusal(podUnknown bool) *identity.Failure {
 	e, status := x.endpoint, x.status
 	f := &identity.Failure{Status: status, Reason: identity.Malformed, Detail: excerpt(e, x.body)}
 	switch {
-	case podUnknown && (e == identity.EndpointEmail || e == identity.EndpointToken):
+	case podUnknown:
 		f.Reason = identity.PodUnknown
 	case status == http.StatusSwitchingProtocols:
 		f.Detail = "the server changes to another protocol, which nobody asked for"

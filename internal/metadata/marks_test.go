@@ -1,6 +1,7 @@
 package metadata_test
 
 import (
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -49,9 +50,7 @@ func bareGKE(change map[string]reply) map[string]reply {
 		"token": {200, "Content-Type: application/json", `{"access_token":"ya29.x","expires_in":3599,"token_type":"Bearer"}`},
 		"":      {404, "", "Not Found\n"},
 	}
-	for endpoint, r := range change {
-		by[endpoint] = r
-	}
+	maps.Copy(by, change)
 	return by
 }
 
@@ -70,35 +69,44 @@ func TestWhoAnsweredWhereTheMachineTypeIsNotFound(t *testing.T) {
 	}{
 		{
 			"Envoy has no route (opencensus-java issue 1855)",
-			map[string]reply{"": {404, "server: envoy", ""}}, unknown, notFound, `the header "server: envoy"`,
+			map[string]reply{"": {404, "server: envoy", ""}},
+			unknown, notFound, `the header "server: envoy"`,
 		},
 		{
 			"Envoy has no healthy upstream (istio issue 29109)",
-			map[string]reply{"": {503, "server: istio-envoy", "no healthy upstream"}}, unknown,
+			map[string]reply{"": {503, "server: istio-envoy", "no healthy upstream"}},
+			unknown,
 			"server_error, server_error, server_error", `the header "server: istio-envoy"`,
 		},
 		{
 			"Envoy under REGISTRY_ONLY",
-			map[string]reply{"": {502, "server: envoy", ""}}, unknown,
+			map[string]reply{"": {502, "server: envoy", ""}},
+			unknown,
 			"server_error, server_error, server_error", `the header "server: envoy"`,
 		},
 		{
 			"Squid",
-			map[string]reply{"": {502, "Server: squid/5.7\nContent-Type: text/html", html}}, unknown,
+			map[string]reply{"": {502, "Server: squid/5.7\nContent-Type: text/html", html}},
+			unknown,
 			"server_error, server_error, server_error", `the header "server: squid/5.7"`,
 		},
 		{
-			"nginx", map[string]reply{"": {404, "Server: nginx/1.27.0\nContent-Type: text/html", html}}, unknown, notFound,
+			"nginx",
+			map[string]reply{"": {404, "Server: nginx/1.27.0\nContent-Type: text/html", html}},
+			unknown, notFound,
 			`the header "server: nginx/1.27.0"`,
 		},
 		{
 			"Python's http.server",
-			map[string]reply{"": {404, "Server: SimpleHTTP/0.6 Python/3.12.3\nContent-Type: text/html;charset=utf-8", html}}, unknown, notFound,
+			map[string]reply{"": {404, "Server: SimpleHTTP/0.6 Python/3.12.3\nContent-Type: text/html;charset=utf-8", html}},
+			unknown, notFound,
 			`the header "server: SimpleHTTP/0.6 Python/3.12.3"`,
 		},
 		{"a proxy by its Via", map[string]reply{"": {404, "Via: 1.1 gateway", ""}}, unknown, notFound, `the header "via: 1.1 gateway"`},
 		{
-			"Envoy under another name", map[string]reply{"": {404, "X-Envoy-Decorator-Operation: x", ""}}, unknown, notFound,
+			"Envoy under another name",
+			map[string]reply{"": {404, "X-Envoy-Decorator-Operation: x", ""}},
+			unknown, notFound,
 			`the header "x-envoy-decorator-operation"`,
 		},
 		{"a page", map[string]reply{"": {404, "Content-Type: text/html", "gone"}}, unknown, notFound, "an HTML page"},
@@ -119,7 +127,8 @@ func TestWhoAnsweredWhereTheMachineTypeIsNotFound(t *testing.T) {
 		{"an email and nothing else", map[string]reply{"email": {200, "", string(app)}, "": {404, "", ""}}, gke, "ok, not_found, ok", ""},
 		{
 			"a token and nothing else",
-			map[string]reply{"token": bareGKE(nil)["token"], "": {404, "", ""}}, gke, "not_found, ok, ok", "",
+			map[string]reply{"token": bareGKE(nil)["token"], "": {404, "", ""}},
+			gke, "not_found, ok, ok", "",
 		},
 		{
 			"IAM's refusal and nothing else",
@@ -128,7 +137,8 @@ func TestWhoAnsweredWhereTheMachineTypeIsNotFound(t *testing.T) {
 		},
 		{"the 404 itself has the flavor", map[string]reply{"": {404, "Metadata-Flavor: Google", ""}}, gke, "not_found, not_found, ok", ""},
 		{
-			"the flavor, through a sidecar", map[string]reply{"": {404, "Metadata-Flavor: Google\nserver: envoy\nContent-Type: text/html", html}},
+			"the flavor, through a sidecar",
+			map[string]reply{"": {404, "Metadata-Flavor: Google\nserver: envoy\nContent-Type: text/html", html}},
 			gke, "not_found, not_found, ok", "",
 		},
 		{"the 404 itself has the name", map[string]reply{"": {404, "Server: GKE Metadata Server", ""}}, gke, "not_found, not_found, ok", ""},

@@ -3,6 +3,7 @@ package simulator
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -78,7 +79,9 @@ func unknownPod(s servers, _ Fault) http.Handler {
 		w.Header().Set("Content-Type", "application/json")
 		w.WriteHeader(http.StatusForbidden)
 		// Writing fails only when the client has gone.
-		_, _ = fmt.Fprintf(w, "{\"error\":\"client ip address does not match any pods running on the node %s: %s\"}\n", s.gke.Node.Name, source(r))
+		_ = json.NewEncoder(w).Encode(map[string]string{
+			"error": fmt.Sprintf("client ip address does not match any pods running on the node %s: %s", s.gke.Node.Name, source(r)),
+		})
 	}), "email", "token", "identity")
 }
 

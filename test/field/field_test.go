@@ -43,7 +43,7 @@ type fieldCase struct {
 		NotProven          []string `json:"not_proven"`
 		NotRuledOut        []string `json:"not_ruled_out"`
 		AnyCause           bool     `json:"any_cause"`
-		Exit               any
+		Exit               *int
 		Server, Text       string
 	}
 
@@ -252,8 +252,8 @@ func (c fieldCase) holds(t *testing.T, r report.Report) {
 	if c.Want.Server != "" && c.Want.Server != string(r.MetadataServer) {
 		wrong("answered by %s, want %s", r.MetadataServer, c.Want.Server)
 	}
-	if code, ok := c.Want.Exit.(float64); ok && int(code) != r.ExitCode {
-		wrong("exit code %d, want %v", r.ExitCode, code)
+	if code := c.Want.Exit; code != nil && *code != r.ExitCode {
+		wrong("exit code %d, want %d", r.ExitCode, *code)
 	}
 	if !strings.Contains(string(text), c.Want.Text) {
 		wrong("%q is not said", c.Want.Text)

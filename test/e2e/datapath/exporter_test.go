@@ -130,3 +130,20 @@ func (e *exporter) stated(t *testing.T, want ...string) {
 		t.Errorf("stated %v, want %v", got, want)
 	}
 }
+
+// missesRule fails unless the exporter states in time that the VM's server answers, and
+// GKE's rule has counted no packet since the hits. It returns how long that took.
+func (c *cluster) missesRule(t *testing.T, e *exporter, since time.Time, hits uint64) time.Duration {
+	t.Helper()
+	detected := e.awaits(t, "node_fallback", since)
+	if detected > atMost {
+		t.Errorf("stated after %s, want at most %s", detected, atMost)
+	}
+	if s := e.status(t); s.Observed != nodeEmail || s.Server != "vm" {
+		t.Errorf("observed %q from %s, want %q from vm", s.Observed, s.Server, nodeEmail)
+	}
+	if now := c.rules.hits(); now != hits {
+		t.Errorf("the rule counted %d packets that should have missed it", now-hits)
+	}
+	return detected
+}

@@ -105,7 +105,7 @@ func (c *cluster) explained(settings map[string]string, agent time.Duration) []s
 	})
 	const pods = "/api/v1/namespaces/kube-system/pods"
 	if api.Put(pods, http.StatusForbidden); agent != 0 {
-		api.Put(pods, kubetest.CiliumPods("quay.io/cilium/cilium:v1.20.2", changed.Add(agent)))
+		api.Put(pods, kubetest.CiliumPods("cilium/cilium:v1.20.2", changed.Add(agent)))
 	}
 	return append(api.Environment(), "WI_POD_ADDRESS=10.1.0.2", "WI_NODE_ADDRESS="+nodeAddress)
 }
