@@ -95,8 +95,8 @@ func reasons(r report.Report) html {
 		heading = "Risks"
 	}
 	for _, c := range append(slices.Clone(r.Causes), r.Risks...) {
-		h += tag("h3", text(string(c.Cause)+" ("+strings.ReplaceAll(string(c.Confidence), "_", " ")+")")) +
-			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook of "+string(c.Cause))) + commands(c.Commands)
+		h += tag("h3", text(c.Title+" ("+strings.ReplaceAll(string(c.Confidence), "_", " ")+", "+string(c.Cause)+")")) +
+			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook")) + commands(c.Commands)
 	}
 	switch {
 	case h == "" && r.State == identity.Match:
@@ -118,7 +118,7 @@ func excluded(r report.Report) html {
 	}
 	var rows []html
 	for _, c := range r.Excluded {
-		rows = append(rows, row(string(c.Cause), c.Why))
+		rows = append(rows, row(c.Title, c.Why))
 	}
 	if len(rows) > 0 {
 		h += tag("h2", text("Excluded causes")) + table(nil, rows...)
