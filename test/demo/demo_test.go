@@ -149,7 +149,7 @@ func (d demoed) saysWhy(t *testing.T, state, cause string) {
 	t.Helper()
 	page := func(path string) func() string { return func() string { return get(t, d.web+path) } }
 	d.finds(t, page("/metrics"), `^workload_identity_suspected_cause\{cause="`+cause+`"\} 1$`)
-	d.finds(t, page("/"), `(?s)</svg>`+state+`</h1>.*<h3>[A-Z][^<]+ \(suggests, `+cause+`\)`)
+	d.finds(t, page("/"), `(?s)</svg>`+state+`</h1>.*<h3>[^<]+ \(suggests, `+cause+`\)`)
 	if said := get(t, d.web); strings.Contains(said, "started before that was set") {
 		t.Errorf("the settings that are played are not those that run: %s", said)
 	}
