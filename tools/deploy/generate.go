@@ -41,11 +41,12 @@ func generated(root string) (map[string][]byte, error) {
 }
 
 // withRules puts the values of the alert rules into those of the chart, without
-// their comments.
+// their comments. The chart finds the agents by the names of the release.
 func withRules(text, rules []byte) ([]byte, error) {
 	var lines strings.Builder
 	for line := range strings.Lines(string(rules)) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			line = regexp.MustCompile(`^(agentJob|agentDaemonSet): .*`).ReplaceAllString(line, `$1: ""`)
 			lines.WriteString("      " + line + "\n")
 		}
 	}

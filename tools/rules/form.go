@@ -1,0 +1,256 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"text/template"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
+
+// form is one in which the rules are rendered.
+type form struct {
+	// values are what the actions of the source put in; in the chart, actions of Helm.
+	values map[string]any
+	chart  bool
+	// gmp: for the rule evaluator of Google Cloud Managed Service for Prometheus. It
+	// evaluates each rule by itself and sends what it records to the backend, where it
+	// is seen late; so what pages asks raw series only. It has no keep_firing_for.
+	gmp bool
+}
+
+// wrong are the states in which Pods have an identity that is not theirs.
+const wrong = "node_fallback|mismatch|unbound"
+
+// execute fills the template.
+func (f form) execute(source string) (string, error) {
+	if f.chart {
+		source = escape(source)
+	}
+	t, err := template.New("rules").Delims("<%", "%>").Option("missingkey=error").Funcs(template.FuncMap{
+		"cluster":         f.cluster,
+		"ofCluster":       f.ofCluster,
+		"args":            f.args,
+		"failing":         f.failing,
+		"node":            func() string { return "label_replace(label_join(" },
+		"endNode":         func() string { return nodeElse },
+		"wrong":           func() string { return wrong },
+		"wrongShare":      f.wrongShare,
+		"verdict":         f.verdict,
+		"share":           f.share,
+		"count":           f.count,
+		"suspects":        f.suspects,
+		"suspectsCluster": f.suspectsCluster,
+		"endSuspects":     func() string { return f.text("{{ end }}") },
+		"titled":          titled,
+		"firstStep":       firstStep,
+		"runbook":         func(alert string) string { return fmt.Sprint(f.values["runbooks"]) + "/" + alert + ".md" },
+		"dashboard":       f.dashboard,
+	}).Parse(source)
+	if err != nil {
+		return "", err
+	}
+	var out bytes.Buffer
+	if err := t.Execute(&out, f.values); err != nil {
+		return "", err
+	}
+	rules := out.String()
+	if f.gmp {
+		rules = regexp.MustCompile(`(?m)^ *keep_firing_for: .*\n`).ReplaceAllString(rules, "")
+	}
+	if f.chart {
+		// The braces of a selector must not touch those of an action.
+		rules = strings.NewReplacer("{{{ ", "{{ `{` }}{{ ", " }}}", " }}{{ `}` }}").Replace(rules)
+	}
+	return rules, nil
+}
+
+// escape keeps the templates of annotations from Helm, which has the same marks.
+func escape(source string) string {
+	return regexp.MustCompile(`\{\{-?|-?\}\}`).ReplaceAllStringFunc(source, func(mark string) string { return "{{ `" + mark + "` }}" })
+}
+
+// text is a part of an annotation's template.
+func (f form) text(s string) string {
+	if f.chart {
+		return escape(s)
+	}
+	return s
+}
+
+// clusterLabels are those by which clusters differ; none, if only Helm knows them.
+func (f form) clusterLabels() []string {
+	if f.gmp {
+		return gmpClusterLabels
+	}
+	if f.chart {
+		return nil
+	}
+	var labels []string
+	for _, l := range f.values["clusterLabels"].([]any) {
+		labels = append(labels, fmt.Sprint(l))
+	}
+	return labels
+}
+
+// each writes for each label of the cluster what format says, with the label in the
+// place of %s. last: the last label, which is the name, first.
+func (f form) each(format string, last bool) string {
+	labels := slices.Clone(f.clusterLabels())
+	if labels == nil {
+		list := ".Values.monitoring.rules.values.clusterLabels"
+		if last {
+			list = "(reverse " + list + ")"
+		}
+		return "{{ range " + list + " }}" + strings.ReplaceAll(f.text(format), "%s", "{{ . }}") + "{{ end }}"
+	}
+	if last {
+		slices.Reverse(labels)
+	}
+	var all strings.Builder
+	for _, l := range labels {
+		all.WriteString(strings.ReplaceAll(f.text(format), "%s", l))
+	}
+	return all.String()
+}
+
+func (f form) cluster() string {
+	if labels := f.clusterLabels(); labels != nil {
+		return strings.Join(labels, ", ")
+	}
+	return `{{ join ", " .Values.monitoring.rules.values.clusterLabels }}`
+}
+
+func (f form) ofCluster() string {
+	return f.each("{{ with $labels.%s }} of %s {{ . }}{{ end }}", true)
+}
+
+// selector and args are those of a query within a text, for printf.
+func (f form) selector() string { return f.each("%s=%q,", false) }
+func (f form) args() string     { return f.each("$labels.%s ", false) }
+
+// failing asks which requests for the ServiceAccount fail.
+func (f form) failing() string {
+	return "sum by (resource, reason) (increase(workload_identity_kubernetes_request_failures_total{" + f.selector() +
+		"node=%q,resource=\\\"serviceaccounts\\\"}[1h])) > 0"
+}
+
+// nodeElse puts the next best label of the target in the place of node. Those of older
+// configurations that follow the annotations of Pods have a name of their own.
+const nodeElse = `, "target_name", ";", "node", "nodename", "kubernetes_node", "pod", "kubernetes_pod_name", "instance"), "node", "$1", "target_name", ";*([^;]+).*")`
+
+// wrongShare is the share of answers in the window that give a wrong identity, among
+// those that give one.
+func (f form) wrongShare(window string) string {
+	sum := func(states string) string {
+		return "sum by (" + f.cluster() + ", node) (label_replace(label_join(increase(workload_identity_verdicts_total{state=~\"" + states + "\"}[" + window + "])" + nodeElse + ")"
+	}
+	return sum(wrong) + " / " + sum(wrong+"|token_denied|match")
+}
+
+// latest is when an agent last said that it is in a state that the selector chooses.
+func (f form) latest(selector string) string {
+	memory, interval := fmt.Sprint(f.values["memory"]), fmt.Sprint(f.values["interval"])
+	return "max by (" + f.cluster() + ", node, namespace, job) (max_over_time((label_replace(label_join(timestamp(workload_identity_state{" + selector +
+		"}) and workload_identity_state == 1" + nodeElse + ")[" + memory + ":" + interval + "]))"
+}
+
+// nodes are those whose last word is the state, from raw series.
+func (f form) nodes(state string) string {
+	return "group by (" + f.cluster() + ", node) (" + f.latest(`state="`+state+`"`) + " == " + f.latest(`state!="starting"`) + ")"
+}
+
+// info is the email and other labels that an agent last told.
+func (f form) info(metric, email, labels string) string {
+	memory, interval := fmt.Sprint(f.values["memory"]), fmt.Sprint(f.values["interval"])
+	return "topk by (" + f.cluster() + ", node) (1, max by (" + f.cluster() + ", node, " + labels + ") (max_over_time((label_replace(label_replace(label_join(timestamp(" + metric +
+		")" + nodeElse + `, "` + email + `", "$1", "email", "(.*)"))[` + memory + ":" + interval + "]))) > bool 0"
+}
+
+// verdict are the nodes in a state, 1 for each, with the identities.
+func (f form) verdict(state string) string {
+	if !f.gmp {
+		return `max without (state) (workload_identity:node:verdict{state="` + state + `"})`
+	}
+	on := " * on (" + f.cluster() + ", node) "
+	return f.nodes(state) +
+		on + "group_left (observed, metadata_server) (" + f.info("workload_identity_observed_info", "observed", "observed, metadata_server") + ")" +
+		on + "group_left (expected) (" + f.info("workload_identity_expected_info", "expected", "expected") + ")"
+}
+
+// share of the nodes of a cluster that are in a state, and count of them.
+func (f form) share(state string) string {
+	if !f.gmp {
+		return `workload_identity:cluster_state:share{state="` + state + `"}`
+	}
+	all := "count by (" + f.cluster() + ") (group by (" + f.cluster() + ", node) (" + f.latest(`state!="starting"`) + "))"
+	return f.count(state) + " / on (" + f.cluster() + ") " + all
+}
+
+func (f form) count(state string) string {
+	if !f.gmp {
+		return `workload_identity:cluster_state:nodes{state="` + state + `"}`
+	}
+	return "count by (" + f.cluster() + ") (" + f.nodes(state) + ")"
+}
+
+// suspects begins a text: what the agent suspects and what to do first. What stands
+// between it and endSuspects is said if it suspects nothing.
+func (f form) suspects(state identity.State) string {
+	query := "group by (cause) (last_over_time(workload_identity_suspected_cause{" + f.selector() + "node=%q}[" + fmt.Sprint(f.values["memory"]) + "]))"
+	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`$labels.node | query | sortByLabel "cause" }}Suspected: `+
+		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}{{ $s.Labels.cause`+titled(state)+` }}{{ end }}.`+"\n            "+
+		`First: {{ if eq (len .) 1 }}{{ (. | first).Labels.cause`+firstStep(state)+` }}{{ else }}tell them apart by the runbook.{{ end }}`+
+		"\n            {{ else }}Likely cause: ")
+}
+
+// suspectsCluster is the same for the three most frequent causes in a cluster.
+func (f form) suspectsCluster(state identity.State) string {
+	query := "topk(3, count by (cause) (group by (node, instance, cause) (last_over_time(workload_identity_suspected_cause{" + f.selector() + "cause!=\\\"\\\"}[" + fmt.Sprint(f.values["memory"]) + "]))))"
+	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`| query }}Suspected: `+
+		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}{{ $s.Labels.cause`+titled(state)+` }}, on {{ $s.Value }} nodes{{ end }}.`+"\n            "+
+		`First: {{ (. | first).Labels.cause`+firstStep(state)+` }}`+
+		"\n            {{ else }}Likely cause: ")
+}
+
+// titled continues an action of Prometheus's templates that gives the label of a cause:
+// it puts the title for people before it, for the causes that explain the state. What is
+// no such cause stays as it is.
+func titled(state identity.State) string {
+	return renamed(state, func(g diagnose.Guide) string { return g.Title + " (" + string(g.Cause) + ")" })
+}
+
+// firstStep does the same with the first thing to do.
+func firstStep(state identity.State) string {
+	return renamed(state, func(g diagnose.Guide) string { return g.Remedy })
+}
+
+func renamed(state identity.State, text func(diagnose.Guide) string) string {
+	var chain strings.Builder
+	for _, g := range diagnose.Guides() {
+		if slices.Contains(g.States, state) {
+			fmt.Fprintf(&chain, "\n            | reReplaceAll %q %q", "^"+string(g.Cause)+"$", strings.ReplaceAll(text(g), "$", "$$"))
+		}
+	}
+	return chain.String()
+}
+
+// dashboard links to the page of the cluster or the node, and to nothing where nobody
+// said where Grafana is.
+func (f form) dashboard(page string) string {
+	link := fmt.Sprint(f.values["grafana"]) + "/d/workload-identity-" + page + "?from=now-1h" + f.each("&var-%s={{ $labels.%s }}", false)
+	if page == "node" {
+		link += f.text("&var-node={{ $labels.node }}")
+	}
+	switch {
+	case f.chart:
+		return "{{ if .Values.monitoring.rules.values.grafana }}" + link + "{{ end }}"
+	case f.values["grafana"] == "":
+		return ""
+	}
+	return link
+}
