@@ -205,7 +205,7 @@ func (f form) suspects(state identity.State) string {
 	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`$labels.node | query | sortByLabel "cause" }}Suspected: `+
 		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}{{ $s.Labels.cause`+titled(state)+` }}{{ end }}.`+"\n            "+
 		`First: {{ if eq (len .) 1 }}{{ (. | first).Labels.cause`+firstStep(state)+` }}{{ else }}tell them apart by the runbook.{{ end }}`+
-		"\n            {{ else }}Likely cause: ")
+		"{{ else }}Likely cause: ")
 }
 
 // suspectsCluster is the same for the three most frequent causes in a cluster.
@@ -214,7 +214,7 @@ func (f form) suspectsCluster(state identity.State) string {
 	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`| query }}Suspected: `+
 		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}{{ $s.Labels.cause`+titled(state)+` }}, on {{ $s.Value }} nodes{{ end }}.`+"\n            "+
 		`First: {{ (. | first).Labels.cause`+firstStep(state)+` }}`+
-		"\n            {{ else }}Likely cause: ")
+		"{{ else }}Likely cause: ")
 }
 
 // titled continues an action of Prometheus's templates that gives the label of a cause:

@@ -23,6 +23,12 @@ const generated = "# Rendered from alerts/rules.tmpl.yaml and alerts/values.yaml
 // gmpClusterLabels are what Google Cloud Managed Service for Prometheus adds to all series.
 var gmpClusterLabels = []string{"project_id", "location", "cluster"}
 
+// overlayNames are the names of the objects beside which the rules of an overlay are.
+var overlayNames = map[string]any{
+	"agentJob":       `job=~"(workload-identity-exporter/)?workload-identity-exporter"`,
+	"agentDaemonSet": `created_by_kind="DaemonSet",created_by_name="workload-identity-exporter"`,
+}
+
 // render returns all forms of the rules in the folder.
 func render(folder string) ([]file, error) {
 	source, err := os.ReadFile(filepath.Join(folder, "rules.tmpl.yaml"))
@@ -45,10 +51,8 @@ func renderWith(source string, text []byte) ([]file, error) {
 	_, source, _ = strings.Cut(source, "\ngroups:\n")
 	source = "groups:\n" + source
 
-	// The names of the objects beside which the rules of an overlay are.
 	named := maps.Clone(values)
-	named["agentJob"] = `job=~"(workload-identity-exporter/)?workload-identity-exporter"`
-	named["agentDaemonSet"] = `created_by_kind="DaemonSet",created_by_name="workload-identity-exporter"`
+	maps.Copy(named, overlayNames)
 
 	forms := map[string]string{}
 	for name, f := range map[string]form{

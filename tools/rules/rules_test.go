@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -50,8 +52,8 @@ func TestPrometheusOperatorReadsItsForm(t *testing.T) {
 	if rule.APIVersion != "monitoring.coreos.com/v1" || rule.Kind != monitoringv1.PrometheusRuleKind {
 		t.Errorf("%s %s, want a PrometheusRule", rule.APIVersion, rule.Kind)
 	}
-	if got, want := marshal(t, rule.Spec.Groups), marshal(t, rules(t)); got != want {
-		t.Error("its groups are not those of the plain form")
+	if got, want := marshal(t, rule.Spec.Groups), named(t, marshal(t, rules(t))); got != want {
+		t.Error("its groups are not those of the plain form with the names of the overlay")
 	}
 }
 
@@ -85,15 +87,53 @@ func TestManagedPrometheusReadsItsForm(t *testing.T) {
 	if form.Kind != "ClusterRules" || form.APIVersion != "monitoring.googleapis.com/v1" {
 		t.Errorf("%s %s, want ClusterRules", form.APIVersion, form.Kind)
 	}
-	plain := rules(t)
-	for i := range plain {
-		for j := range plain[i].Rules {
-			plain[i].Rules[j].KeepFiringFor = nil
+	for _, g := range form.Spec.Groups {
+		for _, r := range g.Rules {
+			expr, err := parser.NewParser(parser.Options{}).ParseExpr(r.Expr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			keepsTheCluster(t, r.Record+r.Alert, expr, []string{"project_id", "location", "cluster"})
+			// Its evaluator sends what it records to the backend, and asks for it again.
+			parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+				if s, ok := n.(*parser.VectorSelector); ok && r.Labels["severity"] == "critical" && strings.Contains(s.Name, ":") {
+					t.Errorf("%s pages by %s, which is recorded", r.Alert, s.Name)
+				}
+				return nil
+			})
 		}
 	}
-	if got, want := marshal(t, form.Spec.Groups), marshal(t, plain); got != want {
-		t.Errorf("its groups are not those of the plain form without keep_firing_for:\n%s\n%s", got, want)
+	var got, want []string
+	for _, g := range form.Spec.Groups {
+		for _, r := range g.Rules {
+			got = append(got, g.Name+" "+r.Record+r.Alert+" "+r.For)
+		}
 	}
+	for _, g := range rules(t) {
+		for _, r := range g.Rules {
+			var held string
+			if r.For != nil {
+				held = string(*r.For)
+			}
+			want = append(want, g.Name+" "+r.Record+r.Alert+" "+held)
+		}
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("it has the rules\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// named puts the names of the overlays in the place of the wider ones of the plain form.
+func named(t *testing.T, groups string) string {
+	t.Helper()
+	var values map[string]any
+	if err := yaml.Unmarshal(read(t, "alerts/values.yaml"), &values); err != nil {
+		t.Fatal(err)
+	}
+	for name, v := range overlayNames {
+		groups = strings.ReplaceAll(groups, fmt.Sprint(values[name]), fmt.Sprint(v))
+	}
+	return groups
 }
 
 func marshal(t *testing.T, value any) string {
@@ -109,7 +149,7 @@ func marshal(t *testing.T, value any) string {
 // the title and the label. A title with what templates, YAML or regular expressions
 // mean something by would come out as something else.
 func TestAlertsNameCausesInTheWordsOfTheAgent(t *testing.T) {
-	renamed := regexp.MustCompile(`\| reReplaceAll "\^(\w+)\$" "([^"]*)"`)
+	renamed := regexp.MustCompile(`\| reReplaceAll "\^(\w+)\$" ("(?:[^"\\]|\\.)*")`)
 	selected := regexp.MustCompile(`\bstate="(\w+)"`)
 	asking := 0
 	for _, a := range alerts(t) {
@@ -123,15 +163,17 @@ func TestAlertsNameCausesInTheWordsOfTheAgent(t *testing.T) {
 			t.Errorf("%s asks for causes of no state", a.Alert)
 			continue
 		}
-		var want, got []string
+		var want, first, got []string
 		for _, g := range diagnose.Guides() {
 			if slices.Contains(g.States, identity.State(state[1])) {
-				want = append(want, string(g.Cause)+": "+g.Title+" ("+string(g.Cause)+")")
+				want = append(want, string(g.Cause)+": "+strconv.Quote(g.Title+" ("+string(g.Cause)+")"))
+				first = append(first, string(g.Cause)+": "+strconv.Quote(g.Remedy))
 			}
 		}
 		for _, m := range renamed.FindAllStringSubmatch(text, -1) {
 			got = append(got, m[1]+": "+m[2])
 		}
+		want = append(want, first...)
 		if !slices.Equal(got, want) || len(want) == 0 {
 			t.Errorf("%s names causes of %s\n%s\nwant\n%s", a.Alert, state[1], strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
@@ -164,20 +206,29 @@ func TestRisksOfTheDatapathAlert(t *testing.T) {
 // A rule that loses the cluster mixes clusters, or matches nodes of different
 // ones that have the same name.
 func TestEveryAggregationAndMatchKeepsTheCluster(t *testing.T) {
-	each(t, func(name string, expr parser.Expr) {
-		parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
-			switch n := n.(type) {
-			case *parser.AggregateExpr:
-				if n.Without == slices.Contains(n.Grouping, "cluster") {
-					t.Errorf("%s: %s loses the cluster", name, n)
-				}
-			case *parser.BinaryExpr:
-				if m := n.VectorMatching; m != nil && m.On != slices.Contains(m.MatchingLabels, "cluster") {
-					t.Errorf("%s: %s does not match the cluster", name, n)
-				}
+	each(t, func(name string, expr parser.Expr) { keepsTheCluster(t, name, expr, []string{"cluster"}) })
+}
+
+func keepsTheCluster(t *testing.T, name string, expr parser.Expr, cluster []string) {
+	t.Helper()
+	has := func(labels []string) bool {
+		return !slices.ContainsFunc(cluster, func(l string) bool { return !slices.Contains(labels, l) })
+	}
+	lacks := func(labels []string) bool {
+		return !slices.ContainsFunc(cluster, func(l string) bool { return slices.Contains(labels, l) })
+	}
+	parser.Inspect(expr, func(n parser.Node, _ []parser.Node) error {
+		switch n := n.(type) {
+		case *parser.AggregateExpr:
+			if n.Without && !lacks(n.Grouping) || !n.Without && !has(n.Grouping) {
+				t.Errorf("%s: %s loses the cluster", name, n)
 			}
-			return nil
-		})
+		case *parser.BinaryExpr:
+			if m := n.VectorMatching; m != nil && (m.On && !has(m.MatchingLabels) || !m.On && !lacks(m.MatchingLabels)) {
+				t.Errorf("%s: %s does not match the cluster", name, n)
+			}
+		}
+		return nil
 	})
 }
 

@@ -77,7 +77,7 @@ func TestEveryAlertSaysWhatPeopleNeed(t *testing.T) {
 		if s := a.Labels["severity"]; s != "critical" && s != "warning" {
 			t.Errorf("%s: severity %q, want critical or warning", a.Alert, s)
 		}
-		for _, name := range []string{"summary", "description", "runbook_url", "dashboard_url"} {
+		for _, name := range []string{"summary", "description", "runbook_url"} {
 			if strings.TrimSpace(a.Annotations[name]) == "" {
 				t.Errorf("%s has no annotation %s", a.Alert, name)
 			}
