@@ -81,6 +81,8 @@ test: test-alerts ## Run all tests that need only Go (with the race detector if 
 test-alerts: $(PROMTOOL) $(AMTOOL) ## Test the alert rules with promtool, and the Alertmanager example with amtool
 	cd tools && $(GO) vet ./... && $(GO) test -count=1 ./... # the test cache does not know of the files of other modules
 	$(PROMTOOL) check rules --lint=all --lint-fatal alerts/workload-identity.rules.yaml
+	sed '1,/^spec:/d; s/^  //' deploy/kustomize/overlays/gmp/clusterrules.yaml >bin/clusterrules.yaml
+	$(PROMTOOL) check rules --lint=all --lint-fatal bin/clusterrules.yaml
 	$(PROMTOOL) test rules alerts/tests/*.test.yaml
 	AMTOOL=$(AMTOOL) sh alerts/tests/alertmanager.sh
 
