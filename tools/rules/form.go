@@ -26,6 +26,9 @@ type form struct {
 // wrong are the states in which Pods have an identity that is not theirs.
 const wrong = "node_fallback|mismatch|unbound"
 
+// right are those in which it is theirs.
+const right = "token_denied|match"
+
 // execute fills the template.
 func (f form) execute(source string) (string, error) {
 	if f.chart {
@@ -40,6 +43,7 @@ func (f form) execute(source string) (string, error) {
 		"endNode":         func() string { return nodeElse },
 		"wrong":           func() string { return wrong },
 		"wrongShare":      f.wrongShare,
+		"mixed":           f.mixed,
 		"verdict":         f.verdict,
 		"share":           f.share,
 		"count":           f.count,
@@ -146,10 +150,16 @@ const nodeElse = `, "target_name", ";", "node", "nodename", "kubernetes_node", "
 // wrongShare is the share of answers in the window that give a wrong identity, among
 // those that give one.
 func (f form) wrongShare(window string) string {
-	sum := func(states string) string {
-		return "sum by (" + f.cluster() + ", node) (label_replace(label_join(increase(workload_identity_verdicts_total{state=~\"" + states + "\"}[" + window + "])" + nodeElse + ")"
-	}
-	return sum(wrong) + " / " + sum(wrong+"|token_denied|match")
+	return f.answers(wrong, window) + " / " + f.answers(wrong+"|"+right, window)
+}
+
+// mixed are the nodes that got both wrong and right answers in the window.
+func (f form) mixed(window string) string {
+	return f.answers(wrong, window) + " > 0 and " + f.answers(right, window) + " > 0"
+}
+
+func (f form) answers(states, window string) string {
+	return "sum by (" + f.cluster() + ", node) (label_replace(label_join(increase(workload_identity_verdicts_total{state=~\"" + states + "\"}[" + window + "])" + nodeElse + ")"
 }
 
 // latest is when an agent last said that it is in a state that the selector chooses.
