@@ -46,7 +46,7 @@ pack = cd tools && $(GO) run ./imagetar -tag $(2) -version $(VERSION) -revision 
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
-.PHONY: help build image image-tar release reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-deploy e2e-page e2e-dashboards e2e-web pictures chromium clean
+.PHONY: help build image image-tar release reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,15 @@ e2e-cluster: build $(HELM) ## Prove the image in the test cluster that KUBECONFI
 	$(call pack-test,e2e-node,bin/e2e-node,-user 0:0)
 	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
 	cd test/e2e && HELM=$(HELM) $(GO) test -count=1 -timeout 20m -v ./cluster
+
+e2e-scrape: build $(HELM) $(PROMETHEUS) ## Prove that a Prometheus in the test cluster of KUBECONFIG finds the agents of all that is shipped, and pages
+	cd test/e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/e2e-node ./cluster/node
+	cd test/e2e/scrape/operator && $(GO) vet ./... && $(GO) build -o ../../../../bin/e2e-operator .
+	$(call pack-test,exporter,bin/workload-identity-exporter,$(EXPORTER))
+	$(call pack-test,e2e-node,bin/e2e-node,-user 0:0)
+	$(call pack-test,prometheus,$(PROMETHEUS:$(CURDIR)/%=%),-user 0:0)
+	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
+	cd test/e2e && HELM=$(HELM) OPERATOR=$(CURDIR)/bin/e2e-operator $(GO) test -count=1 -timeout 10m -v ./scrape
 
 e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 seconds, by a real Prometheus and Alertmanager
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -count=1 -timeout 30m -v ./page
