@@ -110,7 +110,7 @@ e2e-scrape: build $(HELM) $(PROMETHEUS) ## Prove that a Prometheus in the test c
 	$(call pack-test,e2e-node,bin/e2e-node,-user 0:0)
 	$(call pack-test,prometheus,$(PROMETHEUS:$(CURDIR)/%=%),-user 0:0)
 	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
-	cd test/e2e && HELM=$(HELM) OPERATOR=$(CURDIR)/bin/e2e-operator $(GO) test -count=1 -timeout 10m -v ./scrape
+	cd test/e2e && HELM=$(HELM) OPERATOR=$(CURDIR)/bin/e2e-operator $(GO) test -count=1 -timeout 10m -parallel 32 -v ./scrape
 
 e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 seconds, by a real Prometheus and Alertmanager
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -count=1 -timeout 30m -v ./page

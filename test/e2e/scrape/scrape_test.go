@@ -88,7 +88,7 @@ func TestAllThatIsShippedHasNodesAndPages(t *testing.T) {
 	}
 	for _, kind := range kinds(t) {
 		args := []string{
-			"template", "rel", "../../../deploy/chart", "--namespace", suite + "-chart-" + kind, "--set", "fullnameOverride=watcher",
+			"template", "rel", "../../../deploy/chart", "--kube-version", "1.32.0", "--namespace", suite + "-chart-" + kind, "--set", "fullnameOverride=watcher",
 			"--set", "googleServiceAccount=" + email, "--set", "monitoring.kind=" + kind, "--set", fmt.Sprint("tls.enabled=", kind != "annotations"),
 		}
 		all = append(all, scrapes(t, c.install(t, "chart-"+kind, command(t, nil, os.Getenv("HELM"), args...)), kind)...)
@@ -107,7 +107,10 @@ func TestAllThatIsShippedHasNodesAndPages(t *testing.T) {
 	must(t, c.CoreV1().RESTClient().Put().Namespace("wi-e2e-nodes").Resource("pods").SubResource("proxy").Name("http:"+machines[broken]+":10982").
 		Suffix("bypass").Param("after", "0s").Param("for", "10m").Do(t.Context()).Error())
 	for _, s := range all {
-		t.Run("page/"+s.name, func(t *testing.T) { prometheus.pages(t, c, s, broken) })
+		t.Run("page/"+s.name, func(t *testing.T) {
+			t.Parallel() // they wait for the same fault
+			prometheus.pages(t, c, s, broken)
+		})
 	}
 }
 
@@ -189,7 +192,9 @@ func (in *install) runs(t *testing.T, o *unstructured.Unstructured) {
 }
 
 // prometheus is a Pod, which is asked by way of the API server.
-type prometheus struct{ ask func(ctx context.Context, path string, out any, query ...string) error }
+type prometheus struct {
+	ask func(ctx context.Context, path string, out any, query ...string) error
+}
 
 func (c *cluster) prometheus(t *testing.T, all []scrape) prometheus {
 	t.Helper()
