@@ -39,7 +39,7 @@ func render(folder string) ([]file, error) {
 	if err != nil {
 		return nil, err
 	}
-	return renderWith(string(source), text)
+	return withPolicies(renderWith(string(source), text))
 }
 
 // renderWith returns all forms of the source with the values.
