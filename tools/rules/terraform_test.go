@@ -340,3 +340,22 @@ func TestLiteralsAreKeptFromTerraform(t *testing.T) {
 		t.Errorf("label is %q", got)
 	}
 }
+
+// docs/gmp.md drops what nobody asks for.
+func TestNobodyAsksForWhatMayBeDropped(t *testing.T) {
+	list := regexp.MustCompile(`regex: workload_identity_\(([\w|]+)\)`).FindStringSubmatch(string(read(t, "docs/gmp.md")))
+	if list == nil {
+		t.Fatal("docs/gmp.md drops nothing")
+	}
+	asking := []string{"alerts/workload-identity.rules.yaml", gmpRules, "dashboards/workload-identity-fleet.json", "dashboards/workload-identity-cluster.json", "dashboards/workload-identity-node.json"}
+	for name := range strings.SplitSeq(list[1], "|") {
+		if !slices.Contains(exported(t), "workload_identity_"+name) {
+			t.Errorf("no agent exports %s", name)
+		}
+		for _, path := range asking {
+			if strings.Contains(string(read(t, path)), "workload_identity_"+name) {
+				t.Errorf("%s asks for %s", path, name)
+			}
+		}
+	}
+}
