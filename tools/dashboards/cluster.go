@@ -1,100 +1,102 @@
 package main
 
+import "slices"
+
 // cluster asks for fifty nodes by name: those that $worst finds.
-func cluster() *Dashboard {
-	const verdict = `workload_identity:node:verdict{state=%q,cluster=~"$cluster",node=~"$worst"}`
+func cluster(c clusterLabels) *Dashboard {
+	const verdict = `workload_identity:node:verdict{state=%q,<chosen>,node=~"$worst"}`
 	notRight := states[:len(states)-1]
 	return page(
-		clusterUID, "Workload Identity / Cluster", "Which nodes of a cluster hand out a wrong identity or none, since when, why, and which Pods are affected.",
-		[]*Variable{
-			datasourceVariable(), clusterVariable(), jobVariable(),
+		c, clusterUID, "Workload Identity / Cluster", "Which nodes of a cluster hand out a wrong identity or none, since when, why, and which Pods are affected.",
+		slices.Concat([]*Variable{datasourceVariable()}, c.variables(), []*Variable{
+			jobVariable(),
 			worst("The forty worst nodes in the time range, and ten that are right.", `query_result(
 topk(40, max by (node) (
-`+ranks(`max_over_time(workload_identity:node:verdict{state=%q,cluster=~"$cluster"}[$__range])`, notRight)+`
+`+ranks(`max_over_time(workload_identity:node:verdict{state=%q,<chosen>}[$__range])`, notRight)+`
 ))
-or topk(10, max by (node) (workload_identity:node:verdict{state="match",cluster=~"$cluster"})))`),
-		},
-		marks("alertname, severity", `cluster=~"$cluster"`, "{{severity}}"),
+or topk(10, max by (node) (workload_identity:node:verdict{state="match",<chosen>})))`),
+		}),
+		marks("alertname, severity", `<chosen>`, "{{severity}}"),
 
 		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 6, now("", `
-1 - sum(workload_identity:cluster:nodes_failing{cluster=~"$cluster"}) / sum(workload_identity:cluster:nodes{cluster=~"$cluster"})`)),
+1 - sum(workload_identity:cluster:nodes_failing{<chosen>}) / sum(workload_identity:cluster:nodes{<chosen>})`)),
 
 		stat("Nodes that are not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 6, now("", `
-sum(workload_identity:cluster:nodes_failing{cluster=~"$cluster"})`)),
+sum(workload_identity:cluster:nodes_failing{<chosen>})`)),
 
 		stat("Pods with a wrong identity", "Pods that run with an identity that is not theirs, now: those of the table below. It is counted every minute.", "short", from(good, 1, bad), 6, now("", `
-sum(workload_identity:cluster_namespace:pods_affected{cluster=~"$cluster"}) or vector(0)`)),
+sum(workload_identity:cluster_namespace:pods_affected{<chosen>}) or vector(0)`)),
 
 		stat("All nodes as they are since", "When a node last changed its state, or its agent began anew. In a healthy cluster: all nodes are right since then.", "dateTimeFromNow", from(good), 6, now("", `
-1000 * max(workload_identity:cluster:state_entered_timestamp_seconds:max{cluster=~"$cluster"})`)),
+1000 * max(workload_identity:cluster:state_entered_timestamp_seconds:max{<chosen>})`)),
 
 		timeline("State of nodes", "A row for each of the forty nodes that were in the worst states in the time range, and for ten that are right.", byRank(), 24, 12, query("{{node}}", `
-max by (cluster, node) (
+max by (<cluster>, node) (
 `+ranks(verdict, states)+`
 )`)),
 
 		table(
 			"Nodes, worst first", "The forty nodes that were in the worst states in the time range, as they are now, and ten that are right. Who answered is the metadata server: gke hands out the identities of Pods, vm that of the node. The name leads to the node.", 24, 12,
-			[]string{
-				"node", "Node", "cluster", "Cluster", "Value #A", "State", "Value #B", "Since", "expected", "Expected", "observed", "Observed",
+			slices.Concat([]string{"node", "Node"}, c.columns(), []string{
+				"Value #A", "State", "Value #B", "Since", "expected", "Expected", "observed", "Observed",
 				"metadata_server", "Who answered", "cause", "Suspected cause", "version", "Agent", "Value #C", "", "Value #D", "", "state", "",
-			},
+			}),
 			rows(`
-sort_desc(max by (cluster, node, state, expected, observed, metadata_server) (
+sort_desc(max by (<cluster>, node, state, expected, observed, metadata_server) (
 `+ranks(verdict, states)+`
 ))`),
-			rows(`1000 * max by (cluster, node) (workload_identity_state_entered_timestamp_seconds{cluster=~"$cluster",job=~"$job",node=~"$worst"})`),
+			rows(`1000 * max by (<cluster>, node) (workload_identity_state_entered_timestamp_seconds{<chosen>,job=~"$job",node=~"$worst"})`),
 			rows(`
-max by (cluster, node, version) (
-  topk by (cluster, node) (1, workload_identity_exporter_build_info{cluster=~"$cluster",job=~"$job",node=~"$worst"})
+max by (<cluster>, node, version) (
+  topk by (<cluster>, node) (1, workload_identity_exporter_build_info{<chosen>,job=~"$job",node=~"$worst"})
 )`),
 			rows(`
-max by (cluster, node, cause) (
-  topk by (cluster, node) (1, workload_identity_suspected_cause{cluster=~"$cluster",job=~"$job",node=~"$worst"} == 1)
+max by (<cluster>, node, cause) (
+  topk by (<cluster>, node) (1, workload_identity_suspected_cause{<chosen>,job=~"$job",node=~"$worst"} == 1)
 )`),
 		).with(
-			named("Node", linked("The node", toNode, false)),
+			named("Node", linked("The node", c.toNode(), false)),
 			named("State", append(coloured(), Property{"mappings", byRank()})...),
 			moment("Since"),
 			named("Suspected cause", Property{"mappings", byCause(titleAndLabel, "Nothing is suspected")}),
 		),
 
 		areas("Nodes by state", "All nodes of the cluster.", "short", 12, query("{{state}}", `
-sum by (state) (workload_identity:cluster_state:nodes{cluster=~"$cluster"})`)).with(byState()...),
+sum by (state) (workload_identity:cluster_state:nodes{<chosen>})`)).with(byState()...),
 
 		areas("Versions of the agent", "How many agents run each version.", "short", 12, query("{{version}}", `
-sum by (version) (workload_identity:cluster_version:agents{cluster=~"$cluster"})`)),
+sum by (version) (workload_identity:cluster_version:agents{<chosen>})`)),
 
 		table(
 			"Blast radius: Pods with a wrong identity", "Pods that run on nodes with a wrong identity, are not in the node's network, and whose Kubernetes ServiceAccount is annotated. Where kube-state-metrics does not export annotations, all Pods on these nodes but those in the node's network. At most 200.", 16, 10,
-			[]string{"namespace", "Namespace", "pod", "Pod", "service_account", "Service account", "node", "Node", "cluster", "Cluster", "Value", ""},
+			slices.Concat([]string{"namespace", "Namespace", "pod", "Pod", "service_account", "Service account", "node", "Node"}, c.columns(), []string{"Value", ""}),
 			rows(`
-topk(200, workload_identity:pod:affected{cluster=~"$cluster"})
+topk(200, workload_identity:pod:affected{<chosen>})
   or on ()
 label_replace(vector(0), "namespace", "no Pod runs with a wrong identity", "", "")`),
-		).with(named("Node", linked("The node", toNode, false))),
+		).with(named("Node", linked("The node", c.toNode(), false))),
 
 		bars("Blast radius by namespace", "Pods that run with a wrong identity. The twenty namespaces with the most.", "short", 8, 10, now("{{namespace}}", `
-topk(20, sum by (namespace) (workload_identity:cluster_namespace:pods_affected{cluster=~"$cluster"}))
+topk(20, sum by (namespace) (workload_identity:cluster_namespace:pods_affected{<chosen>}))
   or on ()
 label_replace(vector(0), "namespace", "none", "", "")`)),
 
-		lines("Time to the first expiry of a token", "Time until the first of the tokens that the metadata servers gave expires: below zero somebody's tokens are not renewed.", "s", 8, query("{{cluster}}", `
-topk(20, workload_identity:cluster:token_expiry_timestamp_seconds:min{cluster=~"$cluster"} - time())`)).unbounded(),
+		lines("Time to the first expiry of a token", "Time until the first of the tokens that the metadata servers gave expires: below zero somebody's tokens are not renewed.", "s", 8, query("<where>", `
+topk(20, workload_identity:cluster:token_expiry_timestamp_seconds:min{<chosen>} - time())`)).unbounded(),
 
-		lines("Nodes with an expired token", "Nodes whose last token is no longer valid.", "short", 8, query("{{cluster}}", `
-topk(20, workload_identity:cluster:tokens_expired{cluster=~"$cluster"})`)),
+		lines("Nodes with an expired token", "Nodes whose last token is no longer valid.", "short", 8, query("<where>", `
+topk(20, workload_identity:cluster:tokens_expired{<chosen>})`)),
 
 		lines("Refused tokens by reason", "Requests for a token that got none, of all nodes, by reason.", "reqps", 8, query("{{reason}}", `
-sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{cluster=~"$cluster",endpoint="token"})`)),
+sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>,endpoint="token"})`)),
 
 		heatmap("Latency of the metadata servers", "How long requests to the metadata servers take, of all nodes. From the native histogram; where no cluster has it, from the three buckets of the classic one.", "s", 12, query("{{le}}", `
-sum (workload_identity:cluster_endpoint:probe_duration_seconds:rate5m{cluster=~"$cluster"})
+sum (workload_identity:cluster_endpoint:probe_duration_seconds:rate5m{<chosen>})
   or on ()
-sum by (le) (workload_identity:cluster_endpoint:probe_duration_seconds_bucket:rate5m{cluster=~"$cluster"})`)),
+sum by (le) (workload_identity:cluster_endpoint:probe_duration_seconds_bucket:rate5m{<chosen>})`)),
 
 		lines("Failures by reason", "Requests to the metadata servers without a usable answer, of all nodes and endpoints, by reason.", "reqps", 12, query("{{reason}}", `
-sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{cluster=~"$cluster"})`)),
+sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>})`)),
 	)
 }
 

@@ -59,7 +59,7 @@ func TestStatesDifferInBrightness(t *testing.T) {
 
 func TestThresholdsDifferInBrightness(t *testing.T) {
 	checked := 0
-	each(t, func(d *Dashboard, p *Panel) {
+	each(t, func(d rendered, p *Panel) {
 		lists := [][]Step{}
 		if th := p.FieldConfig.Defaults.Thresholds; th != nil {
 			lists = append(lists, th.Steps)

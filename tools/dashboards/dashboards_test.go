@@ -32,27 +32,41 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// committed are the dashboards as Grafana reads them.
-func committed(t *testing.T) []*Dashboard {
+// rendered is a page as Grafana reads it, with the labels that clusters have there.
+type rendered struct {
+	*Dashboard
+
+	path     string
+	clusters clusterLabels
+}
+
+// committed are all pages of both folders.
+func committed(t *testing.T) []rendered {
 	t.Helper()
-	var all []*Dashboard
-	for _, uid := range []string{fleetUID, clusterUID, nodeUID} {
-		d := &Dashboard{}
-		decoder := json.NewDecoder(strings.NewReader(read(t, "dashboards/"+uid+".json")))
-		decoder.DisallowUnknownFields()
-		if err := decoder.Decode(d); err != nil {
-			t.Fatalf("%s: %v", uid, err)
+	c, err := configured(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []rendered
+	for _, set := range []rendered{{path: usual, clusters: c}, {path: forGMP, clusters: gmp}} {
+		for _, uid := range []string{fleetUID, clusterUID, nodeUID} {
+			d := rendered{&Dashboard{}, set.path + "/" + uid + ".json", set.clusters}
+			decoder := json.NewDecoder(strings.NewReader(read(t, d.path)))
+			decoder.DisallowUnknownFields()
+			if err := decoder.Decode(d.Dashboard); err != nil {
+				t.Fatalf("%s: %v", d.path, err)
+			}
+			if d.UID != uid {
+				t.Errorf("uid %s in %s: links would not find it", d.UID, d.path)
+			}
+			all = append(all, d)
 		}
-		if d.UID != uid {
-			t.Errorf("uid %s in %s.json: links would not find it", d.UID, uid)
-		}
-		all = append(all, d)
 	}
 	return all
 }
 
 // each calls f for all panels.
-func each(t *testing.T, f func(d *Dashboard, p *Panel)) {
+func each(t *testing.T, f func(d rendered, p *Panel)) {
 	t.Helper()
 	for _, d := range committed(t) {
 		for _, p := range d.Panels {
@@ -64,7 +78,7 @@ func each(t *testing.T, f func(d *Dashboard, p *Panel)) {
 func TestEveryPageIsReadOnlyTaggedAndInTheSameTime(t *testing.T) {
 	for _, d := range committed(t) {
 		if d.Editable || !slices.Contains(d.Tags, tag) || d.SchemaVersion != 37 || d.GraphTooltip != 1 || d.Title == "" || d.Description == "" {
-			t.Errorf("%s: want it not editable, tagged %s, of schema 37, with a shared crosshair, a title and a description", d.UID, tag)
+			t.Errorf("%s: want it not editable, tagged %s, of schema 37, with a shared crosshair, a title and a description", d.path, tag)
 		}
 	}
 }
@@ -73,7 +87,7 @@ func TestEveryPageLeadsToAllAndKeepsTheChoices(t *testing.T) {
 	for _, d := range committed(t) {
 		for _, uid := range []string{fleetUID, clusterUID, nodeUID} {
 			if !slices.ContainsFunc(d.Links, func(l Link) bool { return l.URL == "/d/"+uid && l.IncludeVars && l.KeepTime && l.Type == "link" }) {
-				t.Errorf("%s has no link to %s that keeps variables and time", d.UID, uid)
+				t.Errorf("%s has no link to %s that keeps variables and time", d.path, uid)
 			}
 		}
 	}
@@ -83,14 +97,14 @@ func TestEveryPageLeadsToAllAndKeepsTheChoices(t *testing.T) {
 func TestNoUIDOfADatasourceIsWritten(t *testing.T) {
 	uid := regexp.MustCompile(`"uid": "([^"]*)"`)
 	for _, d := range committed(t) {
-		for _, m := range uid.FindAllStringSubmatch(read(t, "dashboards/"+d.UID+".json"), -1) {
+		for _, m := range uid.FindAllStringSubmatch(read(t, d.path), -1) {
 			if m[1] != d.UID && m[1] != "${datasource}" {
-				t.Errorf("%s names the uid %s", d.UID, m[1])
+				t.Errorf("%s names the uid %s", d.path, m[1])
 			}
 		}
 		for _, p := range d.Panels {
 			if p.Type != "text" && (p.Datasource == nil || p.Datasource.UID != "${datasource}") {
-				t.Errorf("%s: %q does not ask the chosen datasource", d.UID, p.Title)
+				t.Errorf("%s: %q does not ask the chosen datasource", d.path, p.Title)
 			}
 		}
 	}
@@ -98,48 +112,48 @@ func TestNoUIDOfADatasourceIsWritten(t *testing.T) {
 
 func TestVariables(t *testing.T) {
 	want := map[string][]string{
-		fleetUID:   {"datasource", "cluster"},
-		clusterUID: {"datasource", "cluster", "job", "worst"},
-		nodeUID:    {"datasource", "cluster", "job", "node", "worst"},
+		fleetUID:   {},
+		clusterUID: {"job", "worst"},
+		nodeUID:    {"job", "node", "worst"},
 	}
 	for _, d := range committed(t) {
 		var got []string
 		for _, v := range d.Templating.List {
 			got = append(got, v.Name)
 			if v.Label == "" || v.Description == "" {
-				t.Errorf("%s: $%s has no label or no description", d.UID, v.Name)
+				t.Errorf("%s: $%s has no label or no description", d.path, v.Name)
 			}
 			query := fmt.Sprint(v.Query)
 			if strings.Contains(query, "\n") {
-				t.Errorf("%s: Grafana does not see the function in the query of $%s, which has several lines", d.UID, v.Name)
+				t.Errorf("%s: Grafana does not see the function in the query of $%s, which has several lines", d.path, v.Name)
 			}
 			switch v.Name {
 			case "datasource":
 				if v.Type != "datasource" || query != "prometheus" || v.Current != nil {
-					t.Errorf("%s: $datasource is not the choice of a Prometheus", d.UID)
+					t.Errorf("%s: $datasource is not the choice of a Prometheus", d.path)
 				}
 			case "worst":
 				if v.Hide != 2 || !v.SkipURLSync || !v.Multi || !v.IncludeAll || v.AllValue != "" || v.Refresh != 2 {
-					t.Errorf("%s: $worst is not a hidden list, always of all its values and always fresh", d.UID)
+					t.Errorf("%s: $worst is not a hidden list, always of all its values and always fresh", d.path)
 				}
 			default:
 				if v.Type != "query" || !v.IncludeAll || v.AllValue != ".*" || v.Hide != 0 || v.Current.Value != "$__all" {
-					t.Errorf("%s: $%s has no All that matches series without the label, or does not begin with it", d.UID, v.Name)
+					t.Errorf("%s: $%s has no All that matches series without the label, or does not begin with it", d.path, v.Name)
 				}
 			}
 		}
-		if !slices.Equal(got, want[d.UID]) {
-			t.Errorf("%s has the variables %v, want %v", d.UID, got, want[d.UID])
+		if want := slices.Concat([]string{"datasource"}, d.clusters, want[d.UID]); !slices.Equal(got, want) {
+			t.Errorf("%s has the variables %v, want %v", d.path, got, want)
 		}
 	}
 }
 
 func TestEveryPanelIsExplained(t *testing.T) {
 	titles := map[string]bool{}
-	each(t, func(d *Dashboard, p *Panel) {
-		where := d.UID + ": " + p.Title
+	each(t, func(d rendered, p *Panel) {
+		where := d.path + ": " + p.Title
 		if p.Title == "" || titles[where] {
-			t.Errorf("%s: panel %d has no title of its own", d.UID, p.ID)
+			t.Errorf("%s: panel %d has no title of its own", d.path, p.ID)
 		}
 		titles[where] = true
 		if len(p.Description) < 20 || !strings.HasSuffix(p.Description, ".") {
@@ -149,17 +163,17 @@ func TestEveryPanelIsExplained(t *testing.T) {
 }
 
 func TestEveryNumberHasAUnit(t *testing.T) {
-	each(t, func(d *Dashboard, p *Panel) {
+	each(t, func(d rendered, p *Panel) {
 		mapped := len(p.FieldConfig.Defaults.Mappings) > 0
 		switch p.Type {
 		case "text", "table":
 		case "state-timeline":
 			if !mapped {
-				t.Errorf("%s: %q shows numbers, not states", d.UID, p.Title)
+				t.Errorf("%s: %q shows numbers, not states", d.path, p.Title)
 			}
 		default:
 			if p.FieldConfig.Defaults.Unit == "" && !mapped {
-				t.Errorf("%s: %q has no unit", d.UID, p.Title)
+				t.Errorf("%s: %q has no unit", d.path, p.Title)
 			}
 		}
 	})
@@ -170,12 +184,12 @@ func TestPanelsFillThePageWithoutOverlap(t *testing.T) {
 		taken := map[[2]int]string{}
 		for i, p := range d.Panels {
 			if p.ID != i+1 {
-				t.Errorf("%s: %q has id %d, want %d", d.UID, p.Title, p.ID, i+1)
+				t.Errorf("%s: %q has id %d, want %d", d.path, p.Title, p.ID, i+1)
 			}
 			for x := p.GridPos.X; x < p.GridPos.X+p.GridPos.W; x++ {
 				for y := p.GridPos.Y; y < p.GridPos.Y+p.GridPos.H; y++ {
 					if other := taken[[2]int{x, y}]; other != "" {
-						t.Fatalf("%s: %q lies on %q", d.UID, p.Title, other)
+						t.Fatalf("%s: %q lies on %q", d.path, p.Title, other)
 					}
 					taken[[2]int{x, y}] = p.Title
 				}
@@ -184,33 +198,33 @@ func TestPanelsFillThePageWithoutOverlap(t *testing.T) {
 		bottom := 0
 		for at := range taken {
 			if at[0] >= 24 {
-				t.Fatalf("%s: %q reaches over the right edge", d.UID, taken[at])
+				t.Fatalf("%s: %q reaches over the right edge", d.path, taken[at])
 			}
 			bottom = max(bottom, at[1]+1)
 		}
 		if got, want := len(taken), 24*bottom; got != want {
-			t.Errorf("%s: panels cover %d of %d fields", d.UID, got, want)
+			t.Errorf("%s: panels cover %d of %d fields", d.path, got, want)
 		}
 	}
 }
 
 func TestTablesNameTheirColumns(t *testing.T) {
-	each(t, func(d *Dashboard, p *Panel) {
+	each(t, func(d rendered, p *Panel) {
 		if p.Type != "table" {
 			return
 		}
 		last := p.Transformations[len(p.Transformations)-1]
 		titles, _ := last.Options["renameByName"].(map[string]any)
 		if last.ID != "organize" || len(titles) == 0 {
-			t.Errorf("%s: %q does not name its columns", d.UID, p.Title)
+			t.Errorf("%s: %q does not name its columns", d.path, p.Title)
 		}
 		for _, o := range p.FieldConfig.Overrides {
 			if !slices.Contains(slices.Collect(maps.Values(titles)), any(o.Matcher.Options)) {
-				t.Errorf("%s: %q formats the column %q, which it does not have", d.UID, p.Title, o.Matcher.Options)
+				t.Errorf("%s: %q formats the column %q, which it does not have", d.path, p.Title, o.Matcher.Options)
 			}
 		}
 		if len(p.Targets) > 1 && p.Transformations[0].ID != "merge" {
-			t.Errorf("%s: %q does not merge its queries", d.UID, p.Title)
+			t.Errorf("%s: %q does not merge its queries", d.path, p.Title)
 		}
 	})
 }
@@ -221,11 +235,11 @@ func TestAlertsAndNewVersionsAreMarked(t *testing.T) {
 		for _, a := range d.Annotations.List {
 			got = append(got, a.Name)
 			if !a.Enable || a.TitleFormat == "" || a.Step == "" {
-				t.Errorf("%s: the mark %s is off, or has no title or no step", d.UID, a.Name)
+				t.Errorf("%s: the mark %s is off, or has no title or no step", d.path, a.Name)
 			}
 		}
 		if !slices.Equal(got, []string{"Alerts", "Versions"}) {
-			t.Errorf("%s marks %v", d.UID, got)
+			t.Errorf("%s marks %v", d.path, got)
 		}
 	}
 }
@@ -234,11 +248,11 @@ func TestLinksLeadToFilesOfTheRepository(t *testing.T) {
 	link := regexp.MustCompile(regexp.QuoteMeta(repository) + `/(?:blob|tree)/main/([\w/.${}]+)`)
 	count := 0
 	for _, d := range committed(t) {
-		for _, m := range link.FindAllStringSubmatch(read(t, "dashboards/"+d.UID+".json"), -1) {
+		for _, m := range link.FindAllStringSubmatch(read(t, d.path), -1) {
 			count++
 			read := strings.Replace(m[1], "${__data.fields.alertname}", "WorkloadIdentityNodeFallback", 1)
 			if _, err := os.Stat(root + "/" + read); err != nil {
-				t.Errorf("%s links to %s: %v", d.UID, m[1], err)
+				t.Errorf("%s links to %s: %v", d.path, m[1], err)
 			}
 		}
 	}
@@ -268,7 +282,7 @@ func TestStatesAreThoseOfTheAgent(t *testing.T) {
 // What the dashboards say of a cause is what the agent's own page says.
 func TestCausesAreInTheWordsOfTheAgent(t *testing.T) {
 	said := map[string]map[string]Result{}
-	each(t, func(_ *Dashboard, p *Panel) {
+	each(t, func(_ rendered, p *Panel) {
 		for _, o := range p.FieldConfig.Overrides {
 			for _, property := range o.Properties {
 				if slices.Contains([]string{"What it is", "First remedy", "Suspected cause"}, o.Matcher.Options) && property.ID == "mappings" {
@@ -323,7 +337,7 @@ func TestEveryWayOfProvisioningHasAllDashboards(t *testing.T) {
 	if len(generator.ConfigMapGenerator) != 3 || len(operator) != 3 {
 		t.Fatalf("%d ConfigMaps and %d GrafanaDashboards, want 3", len(generator.ConfigMapGenerator), len(operator))
 	}
-	for i, d := range dashboards() {
+	for i, d := range dashboards(gmp) {
 		if g := generator.ConfigMapGenerator[i]; g.Name != d.UID || !slices.Equal(g.Files, []string{d.UID + ".json"}) {
 			t.Errorf("ConfigMap %v, want %s", g, d.UID)
 		}

@@ -4,8 +4,9 @@
 //	cd tools && go run ./dashboards -check fails if one of them differs
 //
 // Each dashboard is a file that reads like the page: fleet.go, cluster.go and
-// node.go. grafana.go has the JSON that Grafana reads, panels.go the kinds of
-// panels, states.go the states with their colours.
+// node.go. clusters.go has the labels by which clusters differ, grafana.go the JSON
+// that Grafana reads, panels.go the kinds of panels, states.go the states with
+// their colours.
 package main
 
 import (
@@ -27,7 +28,7 @@ func main() {
 }
 
 func run(root string, check bool) error {
-	files, err := render()
+	files, err := render(root)
 	if err != nil {
 		return err
 	}

@@ -2,55 +2,56 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // node asks the agents themselves. The nodes are always few: All are the worst.
-func node() *Dashboard {
+func node(c clusterLabels) *Dashboard {
 	const (
-		there = `cluster=~"$cluster",node=~"$worst"`
+		there = `<chosen>,node=~"$worst"`
 		of    = `job=~"$job",` + there
 	)
 	saidNow := ranks(`(workload_identity_state{state=%q,`+of+`} == 1)`, states)
 	return page(
-		nodeUID, "Workload Identity / Node", "What a node hands out beside what it should, since when, why, and what to do. All shows the ten worst nodes.",
-		[]*Variable{
-			datasourceVariable(), clusterVariable(), jobVariable(), nodeVariable(),
+		c, nodeUID, "Workload Identity / Node", "What a node hands out beside what it should, since when, why, and what to do. All shows the ten worst nodes.",
+		slices.Concat([]*Variable{datasourceVariable()}, c.variables(), []*Variable{
+			jobVariable(), nodeVariable(),
 			worst("The chosen node, or of all the ten worst; a node without a verdict by its name.", `query_result(
 topk(10, max by (node) (
-`+ranks(`workload_identity:node:verdict{state=%q,cluster=~"$cluster",node=~"$node"}`, states)+`
+`+ranks(`workload_identity:node:verdict{state=%q,<chosen>,node=~"$node"}`, states)+`
 ))
 or on () label_replace(vector(0), "node", "${node:raw}", "", ""))`),
-		},
-		marks("node, alertname, severity", there, "{{node}}: {{severity}}"),
+		}),
+		marks("<cluster>, node, alertname, severity", there, "{{node}}: {{severity}}"),
 
 		stat("State", "What the agent says now.", "", from(good), 6, now("{{node}}", `
-max by (node) (
+max by (<cluster>, node) (
 `+saidNow+`
 )`)).background(byRank()),
 
 		stat("Since", "When the state was entered.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
-1000 * max by (node) (workload_identity_state_entered_timestamp_seconds{`+of+`})`)),
+1000 * max by (<cluster>, node) (workload_identity_state_entered_timestamp_seconds{`+of+`})`)),
 
 		stat("Time to the first token", "From the start of the agent's process to its first token: how long a new Pod waits for its identity.", "s", from(good, 10, warning, 60, bad), 6, now("{{node}}", `
-max by (node) (workload_identity_time_to_first_token_seconds{`+of+`})`)),
+max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`)),
 
 		stat("Token expires", "When the last token that the metadata server gave expires.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
-1000 * max by (node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`)),
+1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`)),
 
 		table(
 			"Expected and observed identity", "The identity that Pods should get, where that is known from, and the one that they get. Who answered is the metadata server: gke hands out the identities of Pods, vm that of the node.", 24, 5,
-			[]string{"node", "Node", "cluster", "Cluster", "expected", "Expected", "source", "Known from", "observed", "Observed", "metadata_server", "Who answered", "Value #A", "", "Value #B", ""},
-			rows(`max by (cluster, node, expected, source) (label_replace(workload_identity_expected_info{`+of+`}, "expected", "$1", "email", "(.*)"))`),
-			rows(`max by (cluster, node, observed, metadata_server) (label_replace(workload_identity_observed_info{`+of+`}, "observed", "$1", "email", "(.*)"))`),
+			slices.Concat([]string{"node", "Node"}, c.columns(), []string{"expected", "Expected", "source", "Known from", "observed", "Observed", "metadata_server", "Who answered", "Value #A", "", "Value #B", ""}),
+			rows(`max by (<cluster>, node, expected, source) (label_replace(workload_identity_expected_info{`+of+`}, "expected", "$1", "email", "(.*)"))`),
+			rows(`max by (<cluster>, node, observed, metadata_server) (label_replace(workload_identity_observed_info{`+of+`}, "observed", "$1", "email", "(.*)"))`),
 		),
 
 		table(
 			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it.", 24, 5,
-			[]string{"node", "Node", "title", "What it is", "cause", "Cause", "remedy", "First remedy", "Value", ""},
+			slices.Concat([]string{"node", "Node", "title", "What it is", "cause", "Cause", "remedy", "First remedy", "Value", ""}, c.hidden()),
 			rows(`
 label_replace(label_replace(
-  max by (node, cause) (workload_identity_suspected_cause{`+of+`} == 1 or workload_identity_risk{`+of+`} == 1)
+  max by (<cluster>, node, cause) (workload_identity_suspected_cause{`+of+`} == 1 or workload_identity_risk{`+of+`} == 1)
     or on ()
   label_replace(vector(0), "cause", "none", "", ""),
 "title", "$1", "cause", "(.*)"), "remedy", "$1", "cause", "(.*)")`),
@@ -60,17 +61,17 @@ label_replace(label_replace(
 		),
 
 		timeline("History of states", "What the agent said at each moment.", byRank(), 16, 8, query("{{node}}", `
-max by (node) (
+max by (<cluster>, node) (
 `+saidNow+`
 )`)),
 
 		table(
 			"Moments of change", "When the states of the time range were entered, by the agent's clock. A state that lasts less than a scrape interval may be missing here, and is in the graph of verdicts.", 8, 8,
-			[]string{"Value", "Entered", "state", "State", "node", "Node"},
+			slices.Concat([]string{"Value", "Entered", "state", "State", "node", "Node"}, c.hidden()),
 			asRows(query("", `
-1000 * max by (node, state) (
+1000 * max by (<cluster>, node, state) (
     workload_identity_state_entered_timestamp_seconds{`+of+`}
-  * on (cluster, node, job, instance) group_left (state)
+  * on (<cluster>, node, job, instance) group_left (state)
     (workload_identity_state{`+of+`} == 1)
 )`)),
 		).distinct("Value", "state", "node").with(moment("Entered"), named("State", append(coloured(), Property{"mappings", byStateName()})...)),
@@ -78,7 +79,7 @@ max by (node) (
 		timeline("Success of each endpoint", "Whether the last request got a usable answer: email says who Pods are, token whether they can act, server which metadata server answers.", []Mapping{{Type: "value", Options: map[string]Result{
 			"1": {Text: "answers", Color: good}, "0": {Text: "fails", Color: bad, Index: 1},
 		}}}, 12, 8, query("{{node}} {{endpoint}}", `
-min by (node, endpoint) (workload_identity_probe_success{`+of+`})`)),
+min by (<cluster>, node, endpoint) (workload_identity_probe_success{`+of+`})`)),
 
 		lines("Latency of each endpoint", "The 95th percentile of the time to the end of the answer. From the native histogram; without it from the three buckets of the classic one.", "s", 12, query("{{endpoint}}", `
 histogram_quantile(0.95, sum by (endpoint) (rate(workload_identity_probe_duration_seconds{`+of+`}[$__rate_interval])))
@@ -93,15 +94,15 @@ sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interv
 
 		table(
 			"Agents", "The agents on the node. The Pod leads to its logs in Cloud Logging, the address to its status page, where the browser can reach it.", 12, 7,
-			[]string{"node", "Node", "namespace", "Namespace", "pod", "Pod", "instance", "Status page", "version", "Version", "Value", "", "cluster", ""},
-			rows(`max by (cluster, node, namespace, pod, instance, version) (workload_identity_exporter_build_info{`+of+`})`),
+			slices.Concat([]string{"node", "Node", "namespace", "Namespace", "pod", "Pod", "instance", "Status page", "version", "Version", "Value", ""}, c.hidden()),
+			rows(`max by (<cluster>, node, namespace, pod, instance, version) (workload_identity_exporter_build_info{`+of+`})`),
 		).with(named("Pod", linked("Logs", toPodLogs, true)), named("Status page", linked("Status page", toStatusPage, true))),
 
 		table(
 			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 12, 7,
-			[]string{"node", "Node", "alertname", "Alert", "severity", "Severity", "Value", ""},
+			slices.Concat([]string{"node", "Node", "alertname", "Alert", "severity", "Severity", "Value", ""}, c.hidden()),
 			rows(`
-max by (node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
+max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
   or on ()
 label_replace(vector(0), "alertname", "no alert fires", "", "")`),
 		).with(named("Alert", linked("Runbook", toRunbook, true))),

@@ -17,8 +17,9 @@ const tag = "workload-identity"
 const repository = "https://github.com/workload-identity-exporter/workload-identity-exporter"
 
 // page is what all dashboards have: links to the others that keep the choices
-// and the time, and panels in rows of 24.
-func page(uid, title, description string, variables []*Variable, annotations []Annotation, panels ...*Panel) *Dashboard {
+// and the time, and panels in rows of 24. What is written of the cluster in queries and
+// legends becomes its labels.
+func page(c clusterLabels, uid, title, description string, variables []*Variable, annotations []Annotation, panels ...*Panel) *Dashboard {
 	x, y, height := 0, 0, 0
 	for i, p := range panels {
 		if x+p.GridPos.W > 24 {
@@ -30,6 +31,18 @@ func page(uid, title, description string, variables []*Variable, annotations []A
 		if p.FieldConfig.Overrides == nil {
 			p.FieldConfig.Overrides = []Override{}
 		}
+		for i, t := range p.Targets {
+			p.Targets[i].Expr, p.Targets[i].LegendFormat = c.in(t.Expr), c.in(t.LegendFormat)
+		}
+	}
+	for _, v := range variables {
+		if q, ok := v.Query.(VariableQuery); ok {
+			q.Query = c.in(q.Query)
+			v.Query = q
+		}
+	}
+	for i, a := range annotations {
+		annotations[i].Expr, annotations[i].TextFormat = c.in(a.Expr), c.in(a.TextFormat)
 	}
 	return &Dashboard{
 		UID: uid, Title: title, Description: description, Tags: []string{tag},
@@ -61,16 +74,12 @@ func choice(name, label, description, query string) *Variable {
 	}
 }
 
-func clusterVariable() *Variable {
-	return choice("cluster", "Cluster", "The label cluster. All also holds series without it.", `label_values(workload_identity:cluster:nodes, cluster)`)
-}
-
 func jobVariable() *Variable {
-	return choice("job", "Job", "The scrape job of the agents.", `label_values(workload_identity_exporter_build_info{cluster=~"$cluster"}, job)`)
+	return choice("job", "Job", "The scrape job of the agents.", `label_values(workload_identity_exporter_build_info{<chosen>}, job)`)
 }
 
 func nodeVariable() *Variable {
-	return choice("node", "Node", "All are the ten worst nodes.", `label_values(workload_identity:node:verdict{cluster=~"$cluster"}, node)`)
+	return choice("node", "Node", "All are the ten worst nodes.", `label_values(workload_identity:node:verdict{<chosen>}, node)`)
 }
 
 // worst is a hidden variable with the nodes that a page shows, so that its
@@ -97,10 +106,10 @@ func marks(alertLabels, selector, text string) []Annotation {
 		},
 		{
 			Name: "Versions", Datasource: datasource, Enable: true, IconColor: "#3A7EBF", Step: "30s",
-			Expr: `workload_identity:cluster_version:agents{cluster=~"$cluster"}
-  unless on (cluster, version)
-workload_identity:cluster_version:agents{cluster=~"$cluster"} offset 10m`,
-			TitleFormat: "Agents {{version}}", TextFormat: "{{cluster}}", TagKeys: "version",
+			Expr: `workload_identity:cluster_version:agents{<chosen>}
+  unless on (<cluster>, version)
+workload_identity:cluster_version:agents{<chosen>} offset 10m`,
+			TitleFormat: "Agents {{version}}", TextFormat: "<where>", TagKeys: "version",
 		},
 	}
 }
@@ -108,8 +117,6 @@ workload_identity:cluster_version:agents{cluster=~"$cluster"} offset 10m`,
 // named links of the tables.
 const (
 	keepTime     = "&${__url_time_range}"
-	toCluster    = "/d/" + clusterUID + "?${datasource:queryparam}&var-cluster=${__data.fields.cluster}" + keepTime
-	toNode       = "/d/" + nodeUID + "?${datasource:queryparam}&${cluster:queryparam}&${job:queryparam}&var-node=${__data.fields.node}" + keepTime
 	toRunbook    = repository + "/blob/main/alerts/runbooks/${__data.fields.alertname}.md"
 	toStatusPage = "http://${__data.fields.instance}/"
 	toPodLogs    = `https://console.cloud.google.com/logs/query;query=resource.type%3D%22k8s_container%22%0Aresource.labels.namespace_name%3D%22${__data.fields.namespace}%22%0Aresource.labels.pod_name%3D%22${__data.fields.pod}%22`

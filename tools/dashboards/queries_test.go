@@ -14,6 +14,7 @@ import (
 // asked is a query of a page, of a panel, a variable or an annotation.
 type asked struct {
 	page, of string
+	clusters clusterLabels
 	panel    *Panel // nil for others
 	target   Target
 	expr     parser.Expr
@@ -35,7 +36,7 @@ func queries(t *testing.T) []asked {
 	for _, d := range committed(t) {
 		for _, p := range d.Panels {
 			for _, target := range p.Targets {
-				add(asked{page: d.UID, of: p.Title + " " + target.RefID, panel: p, target: target}, target.Expr)
+				add(asked{page: d.path, clusters: d.clusters, of: p.Title + " " + target.RefID, panel: p, target: target}, target.Expr)
 			}
 		}
 		for _, v := range d.Templating.List {
@@ -46,12 +47,12 @@ func queries(t *testing.T) []asked {
 			text, _ := query["query"].(string)
 			m := regexp.MustCompile(`^(?:label_values\((.+), *\w+\)|query_result\((.+)\))$`).FindStringSubmatch(text)
 			if m == nil {
-				t.Fatalf("%s: $%s: %s is not a query of a variable", d.UID, v.Name, text)
+				t.Fatalf("%s: $%s: %s is not a query of a variable", d.path, v.Name, text)
 			}
-			add(asked{page: d.UID, of: "$" + v.Name}, m[1]+m[2])
+			add(asked{page: d.path, clusters: d.clusters, of: "$" + v.Name}, m[1]+m[2])
 		}
 		for _, a := range d.Annotations.List {
-			add(asked{page: d.UID, of: "mark " + a.Name}, a.Expr)
+			add(asked{page: d.path, clusters: d.clusters, of: "mark " + a.Name}, a.Expr)
 		}
 	}
 	return all
@@ -94,26 +95,114 @@ func TestEveryQueryIsThere(t *testing.T) {
 			t.Errorf("%s: %q must be either for now or for the time range", a.page, a.of)
 		}
 		for line := range strings.Lines(a.target.Expr) {
-			if len(line) > 250 {
+			// Those with more labels are longer, and read in the same source.
+			if len(line) > 250 && len(a.clusters) == 1 {
 				t.Errorf("%s: %q has a line that nobody reads: %s", a.page, a.of, line)
 			}
 		}
 	}
-	if len(seen) < 30 {
-		t.Errorf("%d queries, want those of three pages", len(seen))
+	if len(seen) < 2*30 {
+		t.Errorf("%d queries, want those of three pages, twice", len(seen))
 	}
 }
 
 func TestEveryQueryAsksForTheChosenClusterAndJob(t *testing.T) {
 	for _, a := range queries(t) {
 		a.selectors(func(s *parser.VectorSelector, _ []parser.Node) {
-			if matcher(s, "cluster") != "=~$cluster" && a.of != "$cluster" {
-				t.Errorf("%s: %q asks for %s of all clusters", a.page, a.of, s.Name)
+			for _, l := range a.clusters {
+				if a.of == "$"+l {
+					break // it offers what those before it leave
+				}
+				if matcher(s, l) != "=~$"+l {
+					t.Errorf("%s: %q asks for %s of every %s", a.page, a.of, s.Name, l)
+				}
 			}
 			if strings.HasPrefix(s.Name, "workload_identity_") && matcher(s, "job") != "=~$job" && a.of != "$job" {
 				t.Errorf("%s: %q asks for %s of all jobs", a.page, a.of, s.Name)
 			}
 		})
+	}
+}
+
+// Clusters of one name in two locations are two. What keeps one label of the cluster
+// keeps all of them, in the order of the list.
+func TestAClusterIsAllItsLabels(t *testing.T) {
+	for _, a := range queries(t) {
+		of := func(labels []string) []string {
+			return slices.DeleteFunc(slices.Clone(labels), func(l string) bool { return !slices.Contains(a.clusters, l) })
+		}
+		whole := func(what string, labels []string) {
+			if got := of(labels); len(got) > 0 && !slices.Equal(got, a.clusters) {
+				t.Errorf("%s: %q: %s (%s) holds a part of the cluster, want %s", a.page, a.of, what, strings.Join(labels, ", "), strings.Join(a.clusters, ", "))
+			}
+		}
+		parser.Inspect(a.expr, func(n parser.Node, _ []parser.Node) error {
+			switch n := n.(type) {
+			case *parser.AggregateExpr:
+				whole(n.Op.String(), n.Grouping)
+				if slices.Contains(n.Grouping, "node") && len(of(n.Grouping)) == 0 && a.of != "$worst" {
+					t.Errorf("%s: %q: nodes of one name in two clusters would be one: %s", a.page, a.of, n)
+				}
+			case *parser.BinaryExpr:
+				if n.VectorMatching != nil {
+					whole("on", n.VectorMatching.MatchingLabels)
+				}
+			}
+			return nil
+		})
+		var named []string
+		for _, m := range regexp.MustCompile(`\{\{(\w+)\}\}`).FindAllStringSubmatch(a.target.LegendFormat, -1) {
+			named = slices.Insert(named, 0, m[1])
+		}
+		whole("the legend", named)
+	}
+}
+
+func TestLinksAndTablesNameTheWholeCluster(t *testing.T) {
+	each(t, func(d rendered, p *Panel) {
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				for _, url := range urlsOf(property) {
+					for _, l := range d.clusters {
+						if strings.HasPrefix(url, "/d/"+clusterUID) && !strings.Contains(url, "&var-"+l+"=${__data.fields."+l+"}") ||
+							strings.HasPrefix(url, "/d/"+nodeUID) && !strings.Contains(url, "&${"+l+":queryparam}") {
+							t.Errorf("%s: %q: the link %s leaves %s out", d.path, p.Title, url, l)
+						}
+					}
+				}
+			}
+		}
+		if p.Type == "table" {
+			options := p.Transformations[len(p.Transformations)-1].Options
+			columns, _ := options["renameByName"].(map[string]any)
+			for _, l := range d.clusters[:len(d.clusters)-1] {
+				if (columns[l] == nil) != (columns[d.clusters.name()] == nil) {
+					t.Errorf("%s: %q shows a part of the cluster", d.path, p.Title)
+				}
+			}
+		}
+	})
+}
+
+func TestAClusterIsNamedAndChosenByAllItsLabels(t *testing.T) {
+	if got, want := gmp.in("<where>"), "{{cluster}} / {{location}} / {{project_id}}"; got != want {
+		t.Errorf("named %s, want %s", got, want)
+	}
+	var got []string
+	for _, v := range gmp.variables() {
+		query, _ := v.Query.(VariableQuery)
+		got = append(got, v.Label+": "+query.Query)
+	}
+	want := []string{
+		`Project: label_values(workload_identity:cluster:nodes, project_id)`,
+		`Location: label_values(workload_identity:cluster:nodes{project_id=~"$project_id"}, location)`,
+		`Cluster: label_values(workload_identity:cluster:nodes{project_id=~"$project_id",location=~"$location"}, cluster)`,
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("variables\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if _, err := configured(t.TempDir()); err == nil {
+		t.Error("no values, and no error")
 	}
 }
 
@@ -139,7 +228,7 @@ func TestWindowsFollowTheResolution(t *testing.T) {
 
 func TestTheFleetAsksForNoNode(t *testing.T) {
 	for _, a := range queries(t) {
-		if a.page != fleetUID {
+		if !strings.HasSuffix(a.page, fleetUID+".json") {
 			continue
 		}
 		a.selectors(func(s *parser.VectorSelector, within []parser.Node) {
@@ -185,15 +274,16 @@ func aggregatedAway(within []parser.Node) bool {
 
 // external are the series that others export, with the labels that are used.
 var external = map[string][]string{
-	"ALERTS": {"alertname", "alertstate", "severity", "node", "cluster"},
+	"ALERTS": {"alertname", "alertstate", "severity", "node"},
 }
 
 // fromTheScrape are labels that every series of the agent has by the scrape
 // configuration.
-var fromTheScrape = []string{"cluster", "node", "job", "instance", "namespace", "pod"}
+var fromTheScrape = []string{"node", "job", "instance", "namespace", "pod"}
 
 // known are all metrics with their labels: those of the reference, and what the
-// rules record. The name of a recorded metric tells its labels.
+// rules record. The name of a recorded metric tells its labels. Those of the cluster
+// are everywhere, and not among them.
 func known(t *testing.T) map[string][]string {
 	t.Helper()
 	all := map[string][]string{}
@@ -215,9 +305,9 @@ func known(t *testing.T) map[string][]string {
 		parts := strings.Split(name, ":")
 		switch name {
 		case "workload_identity:node:verdict":
-			all[name] = []string{"cluster", "node", "state", "expected", "observed", "metadata_server"}
+			all[name] = []string{"node", "state", "expected", "observed", "metadata_server"}
 		case "workload_identity:pod:affected":
-			all[name] = []string{"cluster", "namespace", "pod", "node", "service_account"}
+			all[name] = []string{"namespace", "pod", "node", "service_account"}
 		default:
 			all[name] = strings.Split(parts[1], "_")
 			if strings.HasSuffix(parts[2], "_bucket") {
@@ -250,7 +340,7 @@ func recorded(t *testing.T) []string {
 func TestEveryMetricAndLabelExists(t *testing.T) {
 	metrics := known(t)
 	for _, a := range queries(t) {
-		there := []string{}
+		there := slices.Clone([]string(a.clusters))
 		a.selectors(func(s *parser.VectorSelector, _ []parser.Node) {
 			own, ok := metrics[s.Name]
 			if !ok {
@@ -258,13 +348,13 @@ func TestEveryMetricAndLabelExists(t *testing.T) {
 			}
 			there = append(there, own...)
 			for _, m := range s.LabelMatchers {
-				if m.Name != "__name__" && !slices.Contains(own, m.Name) {
+				if m.Name != "__name__" && !slices.Contains(own, m.Name) && !slices.Contains(a.clusters, m.Name) {
 					t.Errorf("%s: %q: %s has no label %s", a.page, a.of, s.Name, m.Name)
 				}
 			}
 		})
 		parser.Inspect(a.expr, func(n parser.Node, _ []parser.Node) error {
-			if c, ok := n.(*parser.Call); ok && c.Func.Name == "label_replace" {
+			if c, ok := n.(*parser.Call); ok && (c.Func.Name == "label_replace" || c.Func.Name == "label_join") {
 				there = append(there, strings.Trim(c.Args[1].String(), `"`))
 			}
 			return nil
@@ -315,15 +405,24 @@ func TestEveryMetricAndLabelExists(t *testing.T) {
 // fieldsOf are the columns that links of a property are made of.
 func fieldsOf(p Property) []string {
 	var fields []string
-	list, _ := p.Value.([]any)
-	for _, e := range list {
-		link, _ := e.(map[string]any)
-		url, _ := link["url"].(string)
+	for _, url := range urlsOf(p) {
 		for _, m := range regexp.MustCompile(`\$\{__data\.fields\.(\w+)\}`).FindAllStringSubmatch(url, -1) {
 			fields = append(fields, m[1])
 		}
 	}
 	return fields
+}
+
+func urlsOf(p Property) []string {
+	var urls []string
+	list, _ := p.Value.([]any)
+	for _, e := range list {
+		link, _ := e.(map[string]any)
+		if url, ok := link["url"].(string); ok {
+			urls = append(urls, url)
+		}
+	}
+	return urls
 }
 
 // A label without a title would be a column that nobody has thought of.

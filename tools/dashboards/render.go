@@ -12,17 +12,34 @@ type file struct {
 	content []byte
 }
 
-// dashboards are all pages, from the whole to the part.
-func dashboards() []*Dashboard { return []*Dashboard{fleet(), cluster(), node()} }
+// The folders of the pages: those for the labels of alerts/values.yaml, and those for
+// Google Cloud Managed Service for Prometheus.
+const usual, forGMP = "dashboards", "dashboards/gmp"
 
-func render() ([]file, error) {
+// dashboards are all pages, from the whole to the part.
+func dashboards(c clusterLabels) []*Dashboard { return []*Dashboard{fleet(c), cluster(c), node(c)} }
+
+func render(root string) ([]file, error) {
+	c, err := configured(root)
+	if err != nil {
+		return nil, err
+	}
+	files, err := pages(usual, c)
+	if err != nil {
+		return nil, err
+	}
+	more, err := pages(forGMP, gmp)
+	return append(files, more...), err
+}
+
+func pages(folder string, c clusterLabels) ([]file, error) {
 	var files []file
-	for _, d := range dashboards() {
+	for _, d := range dashboards(c) {
 		content, err := encode(d)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", d.UID, err)
 		}
-		files = append(files, file{"dashboards/" + d.UID + ".json", content})
+		files = append(files, file{folder + "/" + d.UID + ".json", content})
 	}
 	return files, nil
 }
