@@ -92,6 +92,14 @@ sum by (endpoint, reason) (increase(workload_identity_probe_failures_total{`+of+
 		areas("Verdicts on single probes", "What each probe found, before confirmation: blips that are never stated show here.", "short", 12, query("{{state}}", `
 sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interval]))`)).with(byState()...),
 
+		lines("Share of wrong answers", "Which part of the answers of two minutes that tell an identity tells a wrong one, stated or not. Above the line, at 20 %, some connections of Pods get another identity than others.", "percentunit", 12, query("{{node}}", `
+  sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound",`+of+`}[2m]))
+/
+  sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound|token_denied|match",`+of+`}[2m]))`)).line(from(good, 0.2, bad)),
+
+		lines("Failing requests to Kubernetes", "Requests to the API server that failed, by resource and reason. Without the ServiceAccount the agent does not know what is expected.", "short", 12, query("{{resource}} {{reason}}", `
+sum by (resource, reason) (increase(workload_identity_kubernetes_request_failures_total{`+of+`}[$__rate_interval]))`)),
+
 		table(
 			"Agents", "The agents on the node. The Pod leads to its logs in Cloud Logging, the address to its status page, where the browser can reach it.", 12, 7,
 			slices.Concat([]string{"node", "Node", "namespace", "Namespace", "pod", "Pod", "instance", "Status page", "version", "Version", "Value", ""}, c.hidden()),
@@ -115,6 +123,14 @@ label_replace(vector(0), "alertname", "no alert fires", "", "")`),
 func asRows(t Target) Target {
 	t.Format = "table"
 	return t
+}
+
+// line draws thresholds into a graph of shares.
+func (p *Panel) line(steps []Step) *Panel {
+	p.FieldConfig.Defaults.Max = new(1.0)
+	p.FieldConfig.Defaults.Thresholds = &Thresholds{"absolute", steps}
+	p.FieldConfig.Defaults.Custom["thresholdsStyle"] = map[string]any{"mode": "line"}
+	return p
 }
 
 // background colours the whole panel by what its values mean.
