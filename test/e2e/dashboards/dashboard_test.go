@@ -50,9 +50,9 @@ func (v variable) expression(t *testing.T) (expression, label string) {
 	return m[1], ""
 }
 
-func dashboards(t *testing.T) []dashboard {
+func (g grafana) dashboards(t *testing.T) []dashboard {
 	t.Helper()
-	paths, err := filepath.Glob(repository + "dashboards/*.json")
+	paths, err := filepath.Glob(filepath.Join(repository, "dashboards", g.folder, "*.json"))
 	if err != nil || len(paths) != 3 {
 		t.Fatalf("%d dashboards (%v), want 3", len(paths), err)
 	}

@@ -88,6 +88,27 @@ func TestEveryQueryHasDataInEveryState(t *testing.T) {
 			t.Errorf("beta: %v, want four classic buckets", rows)
 		}
 	})
+	t.Run("agents that have read no expectation are counted", func(t *testing.T) {
+		const tile = "Agents that cannot read what is expected"
+		for ref, want := range map[string]float64{"A": 2, "B": 0} { // of nodes in unknown_expectation; nothing asks Kubernetes
+			if rows := g.rows(t, "workload-identity-cluster", tile, ref, nil); len(rows) != 1 || !slices.Equal(rows[0].numbers(), []float64{want}) {
+				t.Errorf("%s: %v, want %v", ref, rows, want)
+			}
+		}
+	})
+	t.Run("wrong answers are shares", func(t *testing.T) {
+		for state, want := range map[string]float64{"match": 0, "token_denied": 0, "node_fallback": 1, "mismatch": 1, "unbound": 1} {
+			for _, n := range alpha.nodes {
+				if n.state != state {
+					continue
+				}
+				rows := g.rows(t, "workload-identity-node", "Share of wrong answers", "A", map[string]string{"node": n.name})
+				if len(rows) != 1 || rows[0].numbers()[len(rows[0].numbers())-1] != want {
+					t.Errorf("%s: %v, want %v", n.name, rows, want)
+				}
+			}
+		}
+	})
 	t.Run("the table shows the worst first", func(t *testing.T) {
 		rows := g.rows(t, "workload-identity-cluster", "Nodes, worst first", "A", map[string]string{"cluster": "alpha"})
 		var states []string
@@ -183,7 +204,7 @@ func TestEveryQueryHasDataWhereAllIsWell(t *testing.T) {
 // hasData asks everything on all pages, and wants data but where the list says why not.
 func (g grafana) hasData(t *testing.T, choices map[string]string, none map[string]string) {
 	t.Helper()
-	for _, d := range dashboards(t) {
+	for _, d := range g.dashboards(t) {
 		for _, a := range g.queries(t, d, choices) {
 			r, err := g.ask(context.Background(), a)
 			if err != nil {
@@ -204,7 +225,7 @@ func (g grafana) hasData(t *testing.T, choices map[string]string, none map[strin
 // rows is the result of one query of a panel.
 func (g grafana) rows(t *testing.T, page, panel, ref string, choices map[string]string) []series {
 	t.Helper()
-	for _, d := range dashboards(t) {
+	for _, d := range g.dashboards(t) {
 		if d.UID != page {
 			continue
 		}

@@ -40,10 +40,12 @@ type fleet struct {
 	t        *testing.T
 	end      time.Time
 	appender storage.Appender
-	writer   *tsdb.BlockWriter
-	pending  int
-	series   int
-	samples  int
+	// where are labels that clusters have beside their name.
+	where   []string
+	writer  *tsdb.BlockWriter
+	pending int
+	series  int
+	samples int
 }
 
 // large is the node of the large cluster that is shown alone.
@@ -56,8 +58,8 @@ func states() []string {
 	return []string{"node_fallback", "mismatch", "unbound", "token_denied", "unavailable", "unknown_expectation", "stale", "starting", "match"}
 }
 
-// write returns the folder of the data, which is one block.
-func (f *fleet) write(folder string) {
+// write puts what clusters writes into the folder, as one block.
+func (f *fleet) write(folder string, clusters func()) {
 	f.t.Helper()
 	var err error
 	// Samples may be as old as half the length of the block.
@@ -66,10 +68,7 @@ func (f *fleet) write(folder string) {
 	}
 	defer f.writer.Close()
 	f.appender = f.writer.Appender(context.Background())
-	f.cluster("large", largeCluster)
-	for i := range smallClusters {
-		f.cluster(fmt.Sprintf("small-%02d", i), smallCluster)
-	}
+	clusters()
 	if err := f.appender.Commit(); err != nil {
 		f.t.Fatal(err)
 	}
@@ -78,12 +77,26 @@ func (f *fleet) write(folder string) {
 	}
 }
 
-func (f *fleet) cluster(name string, size int) {
+// fifteenThousand are the nodes of all clusters.
+func (f *fleet) fifteenThousand() {
+	few := func(i int) string {
+		if i%oneOf == 0 {
+			return ills[i/oneOf%len(ills)]
+		}
+		return ""
+	}
+	f.cluster("large", largeCluster, few)
+	for i := range smallClusters {
+		f.cluster(fmt.Sprintf("small-%02d", i), smallCluster, few)
+	}
+}
+
+// cluster writes nodes that are in the state that ill gives, or right.
+func (f *fleet) cluster(name string, size int, ill func(i int) string) {
 	count := map[string]int{}
 	for i := range size {
-		ill := ""
-		if i%oneOf == 0 {
-			ill = ills[i/oneOf%len(ills)]
+		ill := ill(i)
+		if ill != "" {
 			count[ill]++
 		}
 		f.node(name, fmt.Sprintf("gke-%s-pool-%05d", name, i), i, ill)
@@ -165,6 +178,18 @@ func (f *fleet) node(cluster, name string, number int, ill string) {
 	}
 	agent(one, "expected_info", "email", appEmail, "source", "annotation")
 	agent(one, "observed_info", "email", observed, "metadata_server", server)
+	read := f.seconds // of the expectation: now
+	if ill == "unknown_expectation" {
+		read = while(f.seconds(2*hour), f.seconds(2*hour))
+	}
+	agent(read, "expectation_timestamp_seconds")
+	for _, reason := range []string{"forbidden", "not_found", "throttled", "timeout", "unavailable"} {
+		failures := 0.0
+		if ill == "unknown_expectation" && reason == "forbidden" {
+			failures = 0.1
+		}
+		agent(rising(failures), "kubernetes_request_failures_total", "resource", "serviceaccounts", "reason", reason)
+	}
 	agent(func(age time.Duration) float64 { return f.seconds(age) + 3000 - float64(number%600) }, "token_expiry_timestamp_seconds")
 	agent(func(time.Duration) float64 { return 1.5 }, "time_to_first_token_seconds")
 	version := "v1.0.0"
@@ -264,7 +289,7 @@ func (f *fleet) recorded(cluster string, size int, ill map[string]int) {
 			continue
 		}
 		own := []string{"__name__", "workload_identity:cluster_endpoint:probe_duration_seconds:rate5m", "cluster", cluster, "endpoint", endpoint}
-		l, ref := labels.FromStrings(own...), storage.SeriesRef(0)
+		l, ref := f.labels(own), storage.SeriesRef(0)
 		for age := hour; age >= 0; age -= seldom {
 			ref = f.sample(ref, func(ref storage.SeriesRef) (storage.SeriesRef, error) {
 				return f.appender.AppendHistogram(ref, l, f.at(age), nil, observations(int64(1000)).ToFloat(nil))
@@ -276,7 +301,7 @@ func (f *fleet) recorded(cluster string, size int, ill map[string]int) {
 
 // histogram is a native one of an agent, as thin as the rest of the agent.
 func (f *fleet) histogram(own []string, thin bool) {
-	l, ref := labels.FromStrings(own...), storage.SeriesRef(0)
+	l, ref := f.labels(own), storage.SeriesRef(0)
 	for age := hour; age >= 0; age -= scraped {
 		if thin && age > recent && age%seldom != 0 {
 			continue
@@ -300,13 +325,17 @@ func observations(each int64) *histogram.Histogram {
 	}
 }
 
+func (f *fleet) labels(own []string) labels.Labels {
+	return labels.FromStrings(append(slices.Clone(own), f.where...)...)
+}
+
 // add writes a series from an age until now.
 func (f *fleet) add(own []string, oldest, interval time.Duration, value func(age time.Duration) float64) {
 	f.between(own, oldest, 0, interval, value)
 }
 
 func (f *fleet) between(own []string, oldest, youngest, interval time.Duration, value func(age time.Duration) float64) {
-	l, ref := labels.FromStrings(own...), storage.SeriesRef(0)
+	l, ref := f.labels(own), storage.SeriesRef(0)
 	for age := oldest; age >= youngest; age -= interval {
 		ref = f.sample(ref, func(ref storage.SeriesRef) (storage.SeriesRef, error) {
 			return f.appender.Append(ref, l, f.at(age), value(age))
@@ -317,7 +346,7 @@ func (f *fleet) between(own []string, oldest, youngest, interval time.Duration, 
 
 // thin has a value a minute, and all of them where rules look.
 func (f *fleet) thin(own []string, value func(age time.Duration) float64) {
-	l, ref := labels.FromStrings(own...), storage.SeriesRef(0)
+	l, ref := f.labels(own), storage.SeriesRef(0)
 	for age := hour; age >= 0; age -= scraped {
 		if age > recent && age%seldom != 0 {
 			continue

@@ -19,6 +19,7 @@ import (
 // queries, and finds the step of graphs.
 type grafana struct {
 	prometheus string // its address
+	folder     string // of the pages, under dashboards/
 	end        time.Time
 	span       time.Duration
 	scrape     time.Duration // as set in the datasource
