@@ -317,30 +317,38 @@ func TestCausesAreInTheWordsOfTheAgent(t *testing.T) {
 }
 
 func TestEveryWayOfProvisioningHasAllDashboards(t *testing.T) {
-	var generator struct {
-		ConfigMapGenerator []struct {
-			Name  string
-			Files []string
+	all := dashboards(gmp)
+	for _, folder := range []string{usual, forGMP} {
+		var generator struct {
+			ConfigMapGenerator []struct {
+				Name  string
+				Files []string
+			}
+			GeneratorOptions struct {
+				DisableNameSuffixHash bool
+				Labels, Annotations   map[string]string
+			}
 		}
-		GeneratorOptions struct {
-			DisableNameSuffixHash bool
-			Labels, Annotations   map[string]string
+		if err := yaml.Unmarshal([]byte(read(t, folder+"/kustomization.yaml")), &generator); err != nil {
+			t.Fatal(err)
 		}
-	}
-	if err := yaml.Unmarshal([]byte(read(t, "dashboards/kustomization.yaml")), &generator); err != nil {
-		t.Fatal(err)
-	}
-	if o := generator.GeneratorOptions; o.Labels["grafana_dashboard"] != "1" || o.Annotations["grafana_folder"] == "" || !o.DisableNameSuffixHash {
-		t.Errorf("options %v: want the sidecar's label and folder, and names without a hash", o)
+		if o := generator.GeneratorOptions; o.Labels["grafana_dashboard"] != "1" || o.Annotations["grafana_folder"] == "" || !o.DisableNameSuffixHash {
+			t.Errorf("%s: options %v: want the sidecar's label and folder, and names without a hash", folder, o)
+		}
+		if len(generator.ConfigMapGenerator) != len(all) {
+			t.Fatalf("%s: %d ConfigMaps, want %d", folder, len(generator.ConfigMapGenerator), len(all))
+		}
+		for i, d := range all {
+			if g := generator.ConfigMapGenerator[i]; g.Name != d.UID || !slices.Equal(g.Files, []string{d.UID + ".json"}) {
+				t.Errorf("%s: ConfigMap %v, want %s", folder, g, d.UID)
+			}
+		}
 	}
 	operator := strings.Split(read(t, "deploy/kustomize/overlays/grafana-operator/dashboards.yaml"), "\n---\n")
-	if len(generator.ConfigMapGenerator) != 3 || len(operator) != 3 {
-		t.Fatalf("%d ConfigMaps and %d GrafanaDashboards, want 3", len(generator.ConfigMapGenerator), len(operator))
+	if len(operator) != len(all) {
+		t.Fatalf("%d GrafanaDashboards, want %d", len(operator), len(all))
 	}
-	for i, d := range dashboards(gmp) {
-		if g := generator.ConfigMapGenerator[i]; g.Name != d.UID || !slices.Equal(g.Files, []string{d.UID + ".json"}) {
-			t.Errorf("ConfigMap %v, want %s", g, d.UID)
-		}
+	for i, d := range all {
 		var resource struct {
 			APIVersion, Kind string
 			Spec             struct {

@@ -111,7 +111,7 @@ func (r release) writeBinary(architecture string, license []byte) error {
 // Kubernetes in between. The chart has the rules, too.
 func (r release) writeMonitoring(license []byte) error {
 	entries := []entry{{r.monitoring() + "/LICENSE", 0o644, license}}
-	for _, pattern := range []string{"alerts/workload-identity.rules.yaml", "alerts/alertmanager.yaml", "dashboards/*.json", "dashboards/provisioning.yaml"} {
+	for _, pattern := range []string{"alerts/workload-identity.rules.yaml", "alerts/alertmanager.yaml", "dashboards/*.json", "dashboards/gmp/*.json", "dashboards/provisioning.yaml"} {
 		paths, err := filepath.Glob(filepath.Join(r.root, pattern))
 		if err != nil {
 			return err
