@@ -30,20 +30,9 @@ sum(workload_identity:cluster_namespace:pods_affected{<chosen>}) or vector(0)`))
 		stat("All nodes as they are since", "When a node last changed its state, or its agent began anew. In a healthy cluster: all nodes are right since then.", "dateTimeFromNow", from(good), 4, now("", `
 1000 * max(workload_identity:cluster:state_entered_timestamp_seconds:max{<chosen>})`)),
 
-		stat("Agents that cannot read what is expected", "Agents that have not read the expected identity for an hour or never, and agents whose request for the Kubernetes ServiceAccount failed in the last minute. They judge by what they read last: their match may be out of date.", "short", from(good, 1, warning), 5,
-			now("unread for an hour", `
-count(
-  workload_identity_exporter_build_info{<chosen>,job=~"$job"}
-    unless on (<cluster>, node, job, instance)
-  (workload_identity_expectation_timestamp_seconds{<chosen>,job=~"$job"} > time() - 3600)
-)
-  or vector(0)`),
-			now("requests fail", `
-count(
-  sum by (<cluster>, node, job, instance) (
-    increase(workload_identity_kubernetes_request_failures_total{<chosen>,job=~"$job",resource="serviceaccounts"}[$__rate_interval])
-  ) > 0
-)
+		stat("Agents that cannot read what is expected", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date. The page of a node tells which requests to Kubernetes fail.", "short", from(good, 1, warning), 5, now("", `
+count(workload_identity_exporter_build_info{<chosen>,job=~"$job"})
+  - (count(workload_identity_expectation_timestamp_seconds{<chosen>,job=~"$job"} > time() - 3600) or vector(0))
   or vector(0)`)),
 
 		timeline("State of nodes", "A row for each of the forty nodes that were in the worst states in the time range, and for ten that are right.", byRank(), 24, 12, query("{{node}}", `
