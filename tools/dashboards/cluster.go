@@ -31,9 +31,7 @@ sum(workload_identity:cluster_namespace:pods_affected{<chosen>}) or vector(0)`))
 1000 * max(workload_identity:cluster:state_entered_timestamp_seconds:max{<chosen>})`)),
 
 		stat("Agents that cannot read what is expected", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date. The page of a node tells which requests to Kubernetes fail.", "short", from(good, 1, warning), 5, now("", `
-count(workload_identity_exporter_build_info{<chosen>,job=~"$job"})
-  - (count(workload_identity_expectation_timestamp_seconds{<chosen>,job=~"$job"} > time() - 3600) or vector(0))
-  or vector(0)`)),
+sum(workload_identity:cluster:agents_blind{<chosen>})`)),
 
 		timeline("State of nodes", "A row for each of the forty nodes that were in the worst states in the time range, and for ten that are right.", byRank(), 24, 12, query("{{node}}", `
 max by (<cluster>, node) (

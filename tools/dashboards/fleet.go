@@ -16,16 +16,19 @@ topk(20, workload_identity:cluster:nodes_failing{<chosen>})`))
 		slices.Concat([]*Variable{datasourceVariable()}, c.variables()),
 		marks("<cluster>, alertname, severity", `<chosen>`, "<where>: {{severity}}"),
 
-		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 6, now("", `
+		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 4, now("", `
 1 - sum(workload_identity:cluster:nodes_failing{<chosen>}) / sum(workload_identity:cluster:nodes{<chosen>})`)),
 
-		stat("Nodes that are not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 6, now("", `
+		stat("Nodes that are not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 5, now("", `
 sum(workload_identity:cluster:nodes_failing{<chosen>})`)),
 
-		stat("Nodes without an agent", "Nodes that ought to have an agent and have none with a verdict. Without kube-state-metrics none is known.", "short", from(good, 1, warning), 6, now("", `
+		stat("Nodes without an agent", "Nodes that ought to have an agent and have none with a verdict. Without kube-state-metrics none is known.", "short", from(good, 1, warning), 5, now("", `
 sum(workload_identity:cluster:agents_missing{<chosen>})`)),
 
-		stat("All nodes as they are since", "When a node last changed its state, or its agent began anew. On a healthy fleet: all nodes are right since then.", "dateTimeFromNow", from(good), 6, now("", `
+		stat("Agents that cannot read what is expected", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date.", "short", from(good, 1, warning), 5, now("", `
+sum(workload_identity:cluster:agents_blind{<chosen>})`)),
+
+		stat("All nodes as they are since", "When a node last changed its state, or its agent began anew. On a healthy fleet: all nodes are right since then.", "dateTimeFromNow", from(good), 5, now("", `
 1000 * max(workload_identity:cluster:state_entered_timestamp_seconds:max{<chosen>})`)),
 
 		table(
