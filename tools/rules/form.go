@@ -102,21 +102,13 @@ func (f form) clusterLabels() []string {
 }
 
 // each writes for each label of the cluster what format says, with the label in the
-// place of %s. last: the last label, which is the name, first.
-func (f form) each(format string, last bool) string {
-	labels := slices.Clone(f.clusterLabels())
-	if labels == nil {
-		list := ".Values.monitoring.rules.values.clusterLabels"
-		if last {
-			list = "(reverse " + list + ")"
-		}
-		return "{{ range " + list + " }}" + strings.ReplaceAll(f.text(format), "%s", "{{ . }}") + "{{ end }}"
-	}
-	if last {
-		slices.Reverse(labels)
+// place of %s.
+func (f form) each(format string) string {
+	if f.clusterLabels() == nil {
+		return "{{ range .Values.monitoring.rules.values.clusterLabels }}" + strings.ReplaceAll(f.text(format), "%s", "{{ . }}") + "{{ end }}"
 	}
 	var all strings.Builder
-	for _, l := range labels {
+	for _, l := range f.clusterLabels() {
 		all.WriteString(strings.ReplaceAll(f.text(format), "%s", l))
 	}
 	return all.String()
@@ -129,13 +121,25 @@ func (f form) cluster() string {
 	return `{{ join ", " .Values.monitoring.rules.values.clusterLabels }}`
 }
 
+// ofCluster names the cluster, and where it is.
 func (f form) ofCluster() string {
-	return f.each("{{ with $labels.%s }} of %s {{ . }}{{ end }}", true)
+	const name, place = "{{ with $labels.%s }} of cluster {{ . }}{{ end }}", "{{ with $labels.%s }} in {{ . }}{{ end }}"
+	labels := slices.Clone(f.clusterLabels())
+	if labels == nil {
+		return "{{ range $i, $label := reverse .Values.monitoring.rules.values.clusterLabels }}{{ if $i }}" +
+			strings.ReplaceAll(f.text(place), "%s", "{{ $label }}") + "{{ else }}" + strings.ReplaceAll(f.text(name), "%s", "{{ $label }}") + "{{ end }}{{ end }}"
+	}
+	slices.Reverse(labels)
+	all := strings.ReplaceAll(name, "%s", labels[0])
+	for _, l := range labels[1:] {
+		all += strings.ReplaceAll(place, "%s", l)
+	}
+	return all
 }
 
 // selector and args are those of a query within a text, for printf.
-func (f form) selector() string { return f.each("%s=%q,", false) }
-func (f form) args() string     { return f.each("$labels.%s ", false) }
+func (f form) selector() string { return f.each("%s=%q,") }
+func (f form) args() string     { return f.each("$labels.%s ") }
 
 // failing asks which requests for the ServiceAccount fail.
 func (f form) failing() string {
@@ -252,7 +256,7 @@ func renamed(state identity.State, text func(diagnose.Guide) string) string {
 // dashboard links to the page of the cluster or the node, and to nothing where nobody
 // said where Grafana is.
 func (f form) dashboard(page string) string {
-	link := fmt.Sprint(f.values["grafana"]) + "/d/workload-identity-" + page + "?from=now-1h" + f.each("&var-%s={{ $labels.%s }}", false)
+	link := fmt.Sprint(f.values["grafana"]) + "/d/workload-identity-" + page + "?from=now-1h" + f.each("&var-%s={{ $labels.%s }}")
 	if page == "node" {
 		link += f.text("&var-node={{ $labels.node }}")
 	}

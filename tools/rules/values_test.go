@@ -67,7 +67,7 @@ func TestClustersDifferByAllTheirLabels(t *testing.T) {
 		}
 	}
 	if s := alertsOf(t, files["alerts/workload-identity.rules.yaml"])["WorkloadIdentityAgentsGone"].Annotations["summary"]; !strings.Contains(s,
-		"{{ with $labels.cluster }} of cluster {{ . }}{{ end }}{{ with $labels.location }} of location {{ . }}{{ end }}{{ with $labels.project_id }} of project_id {{ . }}{{ end }}") {
+		"{{ with $labels.cluster }} of cluster {{ . }}{{ end }}{{ with $labels.location }} in {{ . }}{{ end }}{{ with $labels.project_id }} in {{ . }}{{ end }}") {
 		t.Errorf("the text does not name the cluster: %s", s)
 	}
 }
