@@ -26,7 +26,7 @@ func TestAKilledAgentEndsNoPage(t *testing.T) {
 
 func TestARestartOfPrometheusEndsNoPage(t *testing.T) {
 	t.Parallel()
-	m, err := startMonitoring(filepath.Join(t.TempDir(), "own"))
+	m, err := startMonitoring(filepath.Join(t.TempDir(), "own"), shippedRules)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -61,7 +61,7 @@ func run(m *testing.M) int {
 	if err := build.Run(); err != nil {
 		return fail(fmt.Errorf("build the exporter: %w", err))
 	}
-	if shared, err = startMonitoring(filepath.Join(folder, "shared")); err != nil {
+	if shared, err = startMonitoring(filepath.Join(folder, "shared"), shippedRules); err != nil {
 		return fail(err)
 	}
 	code := m.Run()

@@ -19,6 +19,7 @@ import (
 // them, and the receiver of what they send.
 type monitoring struct {
 	folder       string
+	rules        string
 	prometheus   *program.Program
 	alertmanager *program.Program
 	receiver     *receiver
@@ -28,12 +29,12 @@ type monitoring struct {
 }
 
 // startMonitoring makes the folder, where both keep their data, and returns when
-// both are ready.
-func startMonitoring(folder string) (*monitoring, error) {
+// both are ready. Without a file of rules Prometheus takes what others record.
+func startMonitoring(folder, rules string) (*monitoring, error) {
 	if err := os.MkdirAll(filepath.Join(folder, "targets"), 0o750); err != nil {
 		return nil, err
 	}
-	m := &monitoring{folder: folder, receiver: newReceiver()}
+	m := &monitoring{folder: folder, rules: rules, receiver: newReceiver()}
 	var err error
 	if m.prometheusAddress, err = program.FreeAddress(); err != nil {
 		return nil, err
@@ -66,9 +67,13 @@ func startMonitoring(folder string) (*monitoring, error) {
 // scrape interval, and the labels that docs/alerting.md asks for. They come with
 // the targets, instead of from Kubernetes.
 func (m *monitoring) writePrometheusConfig() error {
-	rules, err := filepath.Abs("../../../alerts/workload-identity.rules.yaml")
-	if err != nil {
-		return err
+	var rules []string
+	if m.rules != "" {
+		path, err := filepath.Abs(m.rules)
+		if err != nil {
+			return err
+		}
+		rules = append(rules, path)
 	}
 	job := func(name string) map[string]any {
 		return map[string]any{
@@ -78,7 +83,7 @@ func (m *monitoring) writePrometheusConfig() error {
 	}
 	config, err := yaml.Marshal(map[string]any{
 		"global":         map[string]any{"scrape_interval": "15s", "scrape_timeout": "5s"},
-		"rule_files":     []string{rules},
+		"rule_files":     rules,
 		"scrape_configs": []any{job(agentJob), job(kubeStateJob)},
 		"alerting": map[string]any{"alertmanagers": []any{map[string]any{
 			"static_configs": []any{map[string]any{"targets": []string{m.alertmanagerAddress}}},
@@ -90,6 +95,9 @@ func (m *monitoring) writePrometheusConfig() error {
 	return os.WriteFile(filepath.Join(m.folder, "prometheus.yaml"), config, 0o600)
 }
 
+// shippedRules are those for Prometheus.
+const shippedRules = "../../../alerts/workload-identity.rules.yaml"
+
 // Names of the scrape jobs, as those of usual installations.
 const (
 	agentJob     = "workload-identity-exporter"
@@ -100,7 +108,7 @@ const (
 func (m *monitoring) startPrometheus() error {
 	var err error
 	m.prometheus, err = program.Start("Prometheus", os.Getenv("PROMETHEUS"), nil, "--config.file="+filepath.Join(m.folder, "prometheus.yaml"),
-		"--storage.tsdb.path="+filepath.Join(m.folder, "prometheus"), "--web.listen-address="+m.prometheusAddress)
+		"--storage.tsdb.path="+filepath.Join(m.folder, "prometheus"), "--web.listen-address="+m.prometheusAddress, "--web.enable-remote-write-receiver")
 	if err != nil {
 		return err
 	}

@@ -92,7 +92,7 @@ func (r *receiver) textsOf(cluster string) []text {
 
 // isAbout tells it by the text, as a person would have to.
 func (t text) isAbout(cluster string) bool {
-	return strings.Contains(t.body+" ", "cluster "+cluster+" ")
+	return strings.Contains(t.title+" "+t.body+" ", "cluster "+cluster+" ")
 }
 
 func (r *receiver) webhook(_ http.ResponseWriter, request *http.Request) {
