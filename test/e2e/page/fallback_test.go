@@ -11,6 +11,7 @@ const (
 	mismatch        = "WorkloadIdentityMismatch"
 	clusterFallback = "WorkloadIdentityClusterWideFallback"
 	flapping        = "WorkloadIdentityFlapping"
+	partlyWrong     = "WorkloadIdentityPartlyWrong"
 )
 
 func TestANodeThatFallsBackPagesOnce(t *testing.T) {
