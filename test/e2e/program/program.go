@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os/exec"
@@ -123,11 +124,16 @@ func Get(ctx context.Context, address string) ([]byte, error) {
 }
 
 // FreeAddress is one that a program can be told to listen on, and on which it
-// can be started again.
+// can be started again. Its port is below those that Linux gives to whoever asks for
+// any (ip_local_port_range begins at 32768), so that nobody gets it meanwhile.
 func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // at once
-	if err != nil {
-		return "", err
+	var err error
+	for range 100 {
+		var l net.Listener
+		address := fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)) //nolint:gosec // no secret
+		if l, err = net.Listen("tcp", address); err == nil {           //nolint:noctx // at once
+			return address, l.Close()
+		}
 	}
-	return l.Addr().String(), l.Close()
+	return "", err
 }
