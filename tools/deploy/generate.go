@@ -81,6 +81,36 @@ Values that contradict each other are refused, with what would be right.
 |---|---|---|
 `
 
+const readmeAlerts = `
+## Alerts
+
+` + "`monitoring.rules.values`" + ` changes the rules without a copy of them; what a value leaves out stays as it is. An alert or a
+key that there is not is refused.
+
+` + "```yaml" + `
+monitoring:
+  kind: prometheus-operator
+  rules:
+    values:
+      grafana: https://grafana.example.com # pages link to its dashboards
+      clusterLabels: [location, cluster] # by which clusters differ
+      commonLabels: {team: platform} # for all alerts
+      alerts:
+        WorkloadIdentityFlapping:
+          severity: info
+          for: 30m
+          labels: {team: identity}
+          annotations: {chat: "#identity-{{ $labels.cluster }}"}
+        WorkloadIdentitySlowMetadata:
+          enabled: false
+` + "```" + `
+
+[docs/alerting.md](../../docs/alerting.md) has what the rules need.
+
+Several releases in a cluster need one set of rules, because an alert is about a node, whichever agent on it says so: set
+` + "`monitoring.rules.enabled=false`" + ` in the others. Each set asks by itself for missing agents of its own release only.
+`
+
 func readme(values []byte) ([]byte, error) {
 	var document yaml.Node
 	if err := yaml.Unmarshal(values, &document); err != nil {
@@ -89,6 +119,7 @@ func readme(values []byte) ([]byte, error) {
 	rows := strings.Builder{}
 	rows.WriteString(readmeHead)
 	err := describe(&rows, "", document.Content[0])
+	rows.WriteString(readmeAlerts)
 	return []byte(rows.String()), err
 }
 

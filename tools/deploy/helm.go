@@ -11,7 +11,7 @@ import (
 	"helm.sh/helm/v3/pkg/engine"
 )
 
-// namespace is that of the manifests; in the examples it is also the release's.
+// namespace is that of the manifests; in the examples it is also the release's, and its name.
 const namespace = "workload-identity-exporter"
 
 // release is what a chart gives with some values.
@@ -21,15 +21,15 @@ type release struct {
 	notes   string
 }
 
-// template renders the chart, as `helm template workload-identity-exporter` does.
+// template renders the chart, as `helm template NAME --namespace NAMESPACE` does.
 // The schema of the values is applied.
-func template(chart string, values map[string]any) (release, error) {
+func template(chart, name, namespace string, values map[string]any) (release, error) {
 	c, err := loader.LoadDir(chart)
 	if err != nil {
 		return release{}, err
 	}
 	capabilities := chartutil.DefaultCapabilities.Copy()
-	filled, err := chartutil.ToRenderValues(c, values, chartutil.ReleaseOptions{Name: namespace, Namespace: namespace, IsInstall: true, Revision: 1}, capabilities)
+	filled, err := chartutil.ToRenderValues(c, values, chartutil.ReleaseOptions{Name: name, Namespace: namespace, IsInstall: true, Revision: 1}, capabilities)
 	if err != nil {
 		return release{}, err
 	}

@@ -83,7 +83,7 @@ func render(root, out string) error {
 		return err
 	}
 	for _, e := range all {
-		r, err := template(filepath.Join(root, "deploy/chart"), e.values)
+		r, err := template(filepath.Join(root, "deploy/chart"), namespace, namespace, e.values)
 		if err != nil {
 			return fmt.Errorf("%s: %w", e.name, err)
 		}

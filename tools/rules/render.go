@@ -25,8 +25,8 @@ var gmpClusterLabels = []string{"project_id", "location", "cluster"}
 
 // overlayNames are the names of the objects beside which the rules of an overlay are.
 var overlayNames = map[string]any{
-	"agentJob":       `job=~"(workload-identity-exporter/)?workload-identity-exporter"`,
-	"agentDaemonSet": `created_by_kind="DaemonSet",created_by_name="workload-identity-exporter"`,
+	"agentJob":       `namespace="workload-identity-exporter",job=~"(workload-identity-exporter/)?workload-identity-exporter"`,
+	"agentDaemonSet": `namespace="workload-identity-exporter",created_by_kind="DaemonSet",created_by_name="workload-identity-exporter"`,
 }
 
 // render returns all forms of the rules in the folder.

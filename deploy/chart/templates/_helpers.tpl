@@ -3,10 +3,17 @@
 {{- end }}
 
 {{- define "workload-identity-exporter.fullname" -}}
-{{- /* Prometheus finds the agents by this name, so it holds that of the chart. */ -}}
 {{- $name := include "workload-identity-exporter.name" . -}}
 {{- $release := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{- default $release .Values.fullnameOverride | trunc 48 | trimSuffix "-" }}
+{{- /* A release's name has 53 characters at most, so none loses what makes it different. */ -}}
+{{- default $release .Values.fullnameOverride | trunc 53 | trimSuffix "-" }}
+{{- end }}
+
+{{- /* The name where releases of other namespaces have objects, too. No name of a
+namespace has a dot. */}}
+{{- define "workload-identity-exporter.clusterName" -}}
+{{- $name := include "workload-identity-exporter.fullname" . -}}
+{{- $name }}{{ if ne $name .Release.Namespace }}.{{ .Release.Namespace }}{{ end }}
 {{- end }}
 
 {{- define "workload-identity-exporter.serviceAccount" -}}
@@ -19,11 +26,11 @@
 
 {{- define "workload-identity-exporter.selector" -}}
 app.kubernetes.io/name: {{ include "workload-identity-exporter.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end }}
 
 {{- define "workload-identity-exporter.labels" -}}
 {{ include "workload-identity-exporter.selector" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
@@ -238,6 +245,11 @@ kubernetes.io/os: linux
 {{- end -}}
 {{- if and (not $v.priorityClass.create) (ne (int64 $v.priorityClass.value) 1000000) -}}
 {{- fail "priorityClass.create=false and priorityClass.value contradict each other: the value is that of a PriorityClass which the chart makes" -}}
+{{- end -}}
+{{- range $name, $_ := include "workload-identity-exporter.selector" . | fromYaml -}}
+{{- if hasKey $v.podLabels $name -}}
+{{- fail (printf "podLabels: the release sets %s, by which it finds its Pods; nameOverride changes app.kubernetes.io/name" $name) -}}
+{{- end -}}
 {{- end -}}
 {{- range $name, $instead := dict "WI_EXPECTED_EMAILS" "expectedEmails" "WI_NODE_SERVICE_ACCOUNTS" "nodeServiceAccounts" "WI_WEB_CONFIG_FILE" "tls" "WI_EVENTS" "apiAccess.events" "WI_NODE_CONDITION" "apiAccess.nodeCondition" "WI_ONLY_METADATA_SERVER_NODES" "onlyNodesWithMetadataServer" "WI_CILIUM_NAMESPACE" "apiAccess.ciliumNamespace" -}}
 {{- if hasKey $v.settings $name -}}

@@ -1,13 +1,13 @@
-{{- /* The alert rules find the agents of this release by its names. Jobs of a PodMonitor
-have the namespace before them. */}}
+{{- /* The alert rules find the agents of this release by its names, and another
+namespace may have the same. Jobs of a PodMonitor have the namespace before them. */}}
 {{- define "workload-identity-exporter.agentJob" -}}
 {{- $name := include "workload-identity-exporter.fullname" . -}}
-{{- default (printf "job=~\"(%s/)?%s\"" .Release.Namespace $name) .Values.monitoring.rules.values.agentJob }}
+{{- default (printf "namespace=\"%s\",job=~\"(%s/)?%s\"" .Release.Namespace .Release.Namespace $name) .Values.monitoring.rules.values.agentJob }}
 {{- end }}
 
 {{- define "workload-identity-exporter.agentDaemonSet" -}}
 {{- $name := include "workload-identity-exporter.fullname" . -}}
-{{- default (printf "created_by_kind=\"DaemonSet\",created_by_name=\"%s\"" $name) .Values.monitoring.rules.values.agentDaemonSet }}
+{{- default (printf "namespace=\"%s\",created_by_kind=\"DaemonSet\",created_by_name=\"%s\"" .Release.Namespace $name) .Values.monitoring.rules.values.agentDaemonSet }}
 {{- end }}
 
 {{- /* The groups of rules, with the changes to single alerts. */}}
