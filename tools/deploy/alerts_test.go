@@ -91,9 +91,10 @@ func TestTheValuesOfTheReadmeChangeAlerts(t *testing.T) {
 			}
 			delete(a.Annotations, "dashboard_url")
 			if kind == "prometheus-operator" { // those of GMP are given
-				a.Expr.StrVal = strings.ReplaceAll(a.Expr.StrVal, "location, cluster", "cluster")
-				for part, said := range a.Annotations {
-					a.Annotations[part] = strings.NewReplacer("{{ with $labels.location }} in {{ . }}{{ end }}", "", "location=%q,", "", "$labels.location ", "").Replace(said)
+				want.Expr.StrVal = strings.ReplaceAll(want.Expr.StrVal, "(cluster", "(location, cluster")
+				for part, said := range want.Annotations {
+					want.Annotations[part] = strings.NewReplacer("cluster=%q,", "location=%q,cluster=%q,", "$labels.cluster $labels.node", "$labels.location $labels.cluster $labels.node",
+						"$labels.cluster |", "$labels.location $labels.cluster |", " of cluster {{ . }}{{ end }}", " of cluster {{ . }}{{ end }}{{ with $labels.location }} in {{ . }}{{ end }}").Replace(said)
 				}
 			}
 			if got, want := text(t, a), text(t, want); got != want {
