@@ -108,7 +108,7 @@ monitoring:
 [docs/alerting.md](../../docs/alerting.md) has what the rules need.
 
 Several releases in a cluster need one set of rules, because an alert is about a node, whichever agent on it says so: set
-` + "`monitoring.rules.enabled=false`" + ` in the others. They ask kube-state-metrics for the DaemonSet of their own release only.
+` + "`monitoring.rules.enabled=false`" + ` in the others. The rules ask kube-state-metrics for the DaemonSet of their own release only.
 `
 
 func readme(values []byte) ([]byte, error) {
