@@ -134,6 +134,7 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the code with golangci-lint, and t
 generate: ## Render the alert rules and dashboards, and write the generated parts of the chart, docs/ and README.md again
 	cd tools && $(GO) run ./rules && $(GO) run ./dashboards && $(GO) run ./deploy
 	$(GO) test ./docs -update
+	cd tools && $(GO) test -count=1 ./rules -run TestWhatTheOnCallReads -update
 
 bench: build ## Measure memory, CPU and scrapes against the floor program (2 minutes)
 	$(BUILD) -o bin/ ./test/bench/floor

@@ -78,8 +78,8 @@ func correctAnnotation(f Facts) Remedy {
 		commands = append(commands, f.kubectl()+"annotate serviceaccount "+f.serviceAccount()+" "+f.misspeltKey()+"-")
 	}
 	return Remedy{
-		"Annotate the Kubernetes ServiceAccount with " + identity.AnnotationServiceAccount + " and the email of the service " +
-			"account, in full and without quotes or a prefix.",
+		"Set the annotation " + identity.AnnotationServiceAccount + " to the full email of the service account, " +
+			"without quotes or a prefix.",
 		commands,
 	}
 }

@@ -222,12 +222,13 @@ func (f form) suspects(state identity.State) string {
 		"{{ else }}Likely cause: ")
 }
 
-// suspectsCluster is the same for the three most frequent causes in a cluster.
+// suspectsCluster is the same for the three most frequent causes in a cluster. What to
+// do about the first comes before the others, so that it is read without scrolling.
 func (f form) suspectsCluster(state identity.State) string {
 	query := "topk(3, count by (cause) (group by (node, instance, cause) (last_over_time(workload_identity_suspected_cause{" + f.selector() + "cause!=\\\"\\\"}[" + fmt.Sprint(f.values["memory"]) + "]))))"
-	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`| query }}Suspected: `+
-		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}{{ $s.Labels.cause`+titled(state)+` }}, on {{ $s.Value }} nodes{{ end }}.`+"\n            "+
-		`First: {{ (. | first).Labels.cause`+firstStep(state)+` }}`+
+	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`| query }}{{ range $i, $s := . }}`+
+		`{{ if $i }} Also suspected: {{ else }}Suspected: {{ end }}{{ $s.Labels.cause`+titled(state)+` }}, on {{ $s.Value }} node{{ if ne $s.Value 1.0 }}s{{ end }}.`+
+		`{{ if not $i }}`+"\n            "+`First: {{ $s.Labels.cause`+firstStep(state)+` }}{{ end }}{{ end }}`+
 		"{{ else }}Likely cause: ")
 }
 

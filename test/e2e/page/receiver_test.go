@@ -130,7 +130,7 @@ func (r *receiver) slack(w http.ResponseWriter, request *http.Request) {
 		return
 	}
 	t := text{receiver: "ticket", status: "firing", title: message.Attachments[0].Title, body: message.Attachments[0].Text}
-	if strings.HasPrefix(t.title, "OVER: ") {
+	if strings.HasPrefix(t.title, "RESOLVED: ") {
 		t.status = "resolved"
 	}
 	r.read(t)
@@ -146,7 +146,7 @@ func (r *receiver) read(t text) {
 	if n := utf8.RuneCountInString(t.title); n == 0 || n > longest {
 		r.problem("a title of %d characters, want at most %d: %q", n, longest, t.title)
 	}
-	if (t.status == "resolved") != strings.HasPrefix(t.title, "OVER: ") {
+	if (t.status == "resolved") != strings.HasPrefix(t.title, "RESOLVED: ") {
 		r.problem("a title does not tell %s: %q", t.status, t.title)
 	}
 	for _, wrong := range []string{"<no value>", "<error", "{{", "}}", "%!", "map["} {
