@@ -130,9 +130,9 @@ func (f form) ofCluster() string {
 			strings.ReplaceAll(f.text(place), "%s", "{{ $label }}") + "{{ else }}" + strings.ReplaceAll(f.text(name), "%s", "{{ $label }}") + "{{ end }}{{ end }}"
 	}
 	slices.Reverse(labels)
-	all := strings.ReplaceAll(name, "%s", labels[0])
+	all := strings.ReplaceAll(f.text(name), "%s", labels[0])
 	for _, l := range labels[1:] {
-		all += strings.ReplaceAll(place, "%s", l)
+		all += strings.ReplaceAll(f.text(place), "%s", l)
 	}
 	return f.text(all)
 }
@@ -239,9 +239,10 @@ func titled(state identity.State) string {
 	return renamed(state, func(g diagnose.Guide) string { return g.Title + " (" + string(g.Cause) + ")" })
 }
 
-// firstStep does the same with the first thing to do.
+// firstStep does the same with the first thing to do. Of a cause that does not explain
+// the state only the label is known.
 func firstStep(state identity.State) string {
-	return renamed(state, func(g diagnose.Guide) string { return g.Remedy })
+	return renamed(state, func(g diagnose.Guide) string { return g.Remedy }) + "\n            | reReplaceAll \"^[a-z0-9_]+$\" \"Look it up in the runbook.\""
 }
 
 func renamed(state identity.State, text func(diagnose.Guide) string) string {
