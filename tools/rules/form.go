@@ -134,7 +134,7 @@ func (f form) ofCluster() string {
 	for _, l := range labels[1:] {
 		all += strings.ReplaceAll(f.text(place), "%s", l)
 	}
-	return f.text(all)
+	return all
 }
 
 // selector and args are those of a query within a text, for printf.
