@@ -65,14 +65,15 @@ func byGMP(t *testing.T, in *install) config {
 	selector, _, _ := unstructured.NestedStringMap(o.Object, "spec", "selector", "matchLabels")
 	metadata, _, _ := unstructured.NestedStringSlice(o.Object, "spec", "targetLabels", "metadata")
 	endpoints, _, _ := unstructured.NestedSlice(o.Object, "spec", "endpoints")
-	if len(selector) != 1 || len(endpoints) != 1 {
+	if len(selector) == 0 || len(endpoints) != 1 {
 		t.Fatalf("selector %v and endpoints %v, want one of each", selector, endpoints)
 	}
 	endpoint, _ := endpoints[0].(map[string]any)
 	port, _ := endpoint["port"].(string)
 	rules := []rule{
-		set("project_id", "demo-project"), set("location", "europe-west1"), set("cluster", "c"),
-		keep("pod_label_app_kubernetes_io_name", selector["app.kubernetes.io/name"]),
+		set("project_id", "demo-project"), set("location", "europe-west1"), set("cluster", "c")}
+	for label, value := range selector {
+		rules = append(rules, keep("pod_label_"+strings.NewReplacer(".", "_", "/", "_").Replace(label), value))
 	}
 	for _, m := range metadata {
 		source := map[string]string{"node": "node_name", "pod": "name", "container": "container_name"}[m]
