@@ -18,20 +18,83 @@ or topk(10, max by (node) (workload_identity:node:verdict{state="match",<chosen>
 		}),
 		marks("alertname, severity", `<chosen>`, "{{severity}}"),
 
-		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 5, now("", `
-1 - sum(workload_identity:cluster:nodes_failing{<chosen>}) / sum(workload_identity:cluster:nodes{<chosen>})`)),
+		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 4, now("", `
+1 - sum(workload_identity:cluster:nodes_failing{<chosen>}) / sum(workload_identity:cluster:nodes{<chosen>})`)).absent("no agents"),
 
-		stat("Nodes that are not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 5, now("", `
-sum(workload_identity:cluster:nodes_failing{<chosen>})`)),
+		stat("Nodes that are not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 4, now("", `
+sum(workload_identity:cluster:nodes_failing{<chosen>})`)).count().absent("no agents"),
 
-		stat("Pods with a wrong identity", "Pods that run with an identity that is not theirs, now: those of the table below. It is counted every minute.", "short", from(good, 1, bad), 5, now("", `
-sum(workload_identity:cluster_namespace:pods_affected{<chosen>}) or vector(0)`)),
+		stat("Wrong since", "When the first of the nodes that are not right now entered the state they are in. A node of which the agent is restarted counts from then on.", "dateTimeFromNow", from(bad), 4, now("", `
+1000 * min(workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)).absent("nothing is wrong"),
 
-		stat("All nodes as they are since", "When a node last changed its state, or its agent began anew. In a healthy cluster: all nodes are right since then.", "dateTimeFromNow", from(good), 4, now("", `
-1000 * max(workload_identity:cluster:state_entered_timestamp_seconds:max{<chosen>})`)),
+		stat("Pods with a wrong identity", "Pods that run with an identity that is not theirs, now: those of the table below. It is counted every minute.", "short", from(good, 1, bad), 4, now("", `
+sum(workload_identity:cluster_namespace:pods_affected{<chosen>}) or 0 * sum(workload_identity:cluster:nodes{<chosen>})`)).count().absent("no agents"),
 
-		stat("Agents that cannot read what is expected", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date. The page of a node tells which requests to Kubernetes fail.", "short", from(good, 1, warning), 5, now("", `
-sum(workload_identity:cluster:agents_blind{<chosen>})`)),
+		stat("Nodes without an agent", "Nodes that ought to have an agent and have none with a verdict: those of the table below. Without kube-state-metrics none is known.", "short", from(good, 1, warning), 4, now("", `
+sum(workload_identity:cluster:agents_missing{<chosen>})`)).count().absent("no agents"),
+
+		stat("Agents that cannot read what is expected", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date. The page of a node tells which requests to Kubernetes fail.", "short", from(good, 1, warning), 4, now("", `
+sum(workload_identity:cluster:agents_blind{<chosen>})`)).count().absent("no agents"),
+
+		table(
+			"What is wrong", "The states of nodes that are not right, how many there are, and since when. The name leads to the runbook.", 8, 6,
+			[]string{"state", "State", "Value #A", "Nodes", "Value #B", "Since", "alertname", "Runbook"},
+			rows(`
+`+withRunbooks(`sum by (state) (workload_identity:cluster_state:nodes{state!="match",<chosen>})`)+`
+  or on ()
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "state", "all nodes are right", "", "")`),
+			rows(`1000 * min by (state) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!="match",<chosen>})`),
+		).with(
+			named("State", append(coloured(), Property{"mappings", byStateName()}, linked("Runbook", toRunbook, true))...),
+			wide("Nodes", 70), moment("Since"), named("Runbook", Property{"custom.hidden", true}),
+		),
+
+		table(
+			"Why, and what to do first", "Causes that agents suspect, and settings that will break nodes which are still right, with the first remedy. Try it on one node.", 16, 6,
+			[]string{"title", "What it is", "Value", "Nodes", "cause", "", "which", "Which", "remedy", "First remedy"},
+			rows(`
+label_replace(label_replace(
+  label_replace(sum by (cause) (workload_identity:cluster_cause:nodes{<chosen>}), "which", "suspected", "", "")
+    or
+  label_replace(sum by (cause) (workload_identity:cluster_cause:nodes_at_risk{<chosen>}), "which", "at risk", "", "")
+    or on ()
+  label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "cause", "none", "", ""),
+"title", "$1", "cause", "(.*)"), "remedy", "$1", "cause", "(.*)")`),
+		).sorted("Nodes", true).with(
+			named("What it is", Property{"mappings", byCause(title, "No cause is suspected, and no risk was found")}, Property{"custom.width", 360}),
+			named("First remedy", Property{"mappings", byCause(remedy, "")}), wide("Nodes", 80), wide("Which", 100),
+		),
+
+		table(
+			"Which nodes have no agent", "Nodes that ought to have an agent and have none with a verdict, and when one last had one, within three hours. Where kube-state-metrics is missing nothing is known of them.", 12, 6,
+			slices.Concat([]string{"node", "Node", "Value", "Last verdict"}, c.hidden()),
+			rows(`
+topk(20,
+    1000 * max by (<cluster>, node) (max_over_time(timestamp(workload_identity:node:verdict{<chosen>})[3h:10m]))
+      and on (<cluster>, node)
+    workload_identity:node:wants_agent{<chosen>}
+      unless on (<cluster>, node)
+    workload_identity:node:verdict{<chosen>}
+  or
+    0 * max by (<cluster>, node) (workload_identity:node:wants_agent{<chosen>} unless on (<cluster>, node) workload_identity:node:verdict{<chosen>})
+  or on ()
+    label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "node", "every node has one", "", "")
+)`),
+		).with(
+			named("Node", linked("The node", c.toNode(), false)),
+			named("Last verdict", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{"0": {Text: "not in three hours"}}}}}),
+		),
+
+		table(
+			"Alerts", "Alerts of this project that fire, or are about to. The name leads to its runbook.", 12, 6,
+			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "alertstate", "State", "Value", ""}, c.hidden()),
+			rows(`
+topk(50, max by (<cluster>, alertname, severity, alertstate, node) (ALERTS{alertname=~"WorkloadIdentity.*",<chosen>}))
+  or on ()
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
+		).sorted("Severity", false).with(
+			named("Alert", linked("Runbook", toRunbook, true)), named("Node", linked("The node", c.toNode(), false)), bySeverity(), wide("State", 90),
+		),
 
 		timeline("State of nodes", "A row for each of the forty nodes that were in the worst states in the time range, and for ten that are right.", byRank(), 24, 12, query("{{node}}", `
 max by (<cluster>, node) (
@@ -59,9 +122,9 @@ max by (<cluster>, node, cause) (
 )`),
 		).with(
 			named("Node", linked("The node", c.toNode(), false)),
-			named("State", append(coloured(), Property{"mappings", byRank()})...),
+			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 150})...),
 			moment("Since"),
-			named("Suspected cause", Property{"mappings", byCause(titleAndLabel, "Nothing is suspected")}),
+			named("Suspected cause", Property{"mappings", byCause(titleAndLabel, "")}), wide("Node", 340), wide("Who answered", 110), wide("Agent", 80),
 		),
 
 		areas("Nodes by state", "All nodes of the cluster.", "short", 12, query("{{state}}", `
@@ -74,10 +137,10 @@ sum by (version) (workload_identity:cluster_version:agents{<chosen>})`)),
 			"Blast radius: Pods with a wrong identity", "Pods that run on nodes with a wrong identity, are not in the node's network, and whose Kubernetes ServiceAccount is annotated. Where kube-state-metrics does not export annotations, all Pods on these nodes but those in the node's network. At most 200.", 16, 10,
 			slices.Concat([]string{"namespace", "Namespace", "pod", "Pod", "service_account", "Service account", "node", "Node"}, c.columns(), []string{"Value", ""}),
 			rows(`
-topk(200, workload_identity:pod:affected{<chosen>})
+topk(200, max by (<cluster>, namespace, pod, service_account, node) (workload_identity:pod:affected{<chosen>}))
   or on ()
-label_replace(vector(0), "namespace", "no Pod runs with a wrong identity", "", "")`),
-		).with(named("Node", linked("The node", c.toNode(), false))),
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "namespace", "no Pod runs with a wrong identity", "", "")`),
+		).with(named("Node", linked("The node", c.toNode(), false)), wide("Node", 340)),
 
 		bars("Blast radius by namespace", "Pods that run with a wrong identity. The twenty namespaces with the most.", "short", 8, 10, now("{{namespace}}", `
 topk(20, sum by (namespace) (workload_identity:cluster_namespace:pods_affected{<chosen>}))
@@ -88,15 +151,17 @@ label_replace(vector(0), "namespace", "none", "", "")`)),
 topk(20, workload_identity:cluster:token_expiry_timestamp_seconds:min{<chosen>} - time())`)).unbounded(),
 
 		lines("Nodes with an expired token", "Nodes whose last token is no longer valid.", "short", 8, query("<where>", `
-topk(20, workload_identity:cluster:tokens_expired{<chosen>})`)),
+topk(20, max by (<cluster>) (workload_identity:cluster:tokens_expired{<chosen>}))`)),
 
 		lines("Refused tokens by reason", "Requests for a token that got none, of all nodes, by reason.", "reqps", 8, query("{{reason}}", `
 sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>,endpoint="token"})`)),
 
-		heatmap("Latency of the metadata servers", "How long requests to the metadata servers take, of all nodes. From the native histogram; where no cluster has it, from the three buckets of the classic one.", "s", 12, query("{{le}}", `
-sum (workload_identity:cluster_endpoint:probe_duration_seconds:rate5m{<chosen>})
+		heatmap("Latency of the metadata servers", "How long requests to the metadata servers take, of all nodes. From the buckets of the classic histogram; where it is not scraped, from the native one, which Grafana 9.3 cannot draw.", "s", 12, query("{{le}}", `
+sum by (le) (workload_identity:cluster_endpoint:probe_duration_seconds_bucket:rate5m{<chosen>})
+  and on ()
+count(workload_identity:cluster_endpoint:probe_duration_seconds_bucket:rate5m{le!="+Inf",<chosen>})
   or on ()
-sum by (le) (workload_identity:cluster_endpoint:probe_duration_seconds_bucket:rate5m{<chosen>})`)),
+sum (workload_identity:cluster_endpoint:probe_duration_seconds:rate5m{<chosen>})`)),
 
 		lines("Failures by reason", "Requests to the metadata servers without a usable answer, of all nodes and endpoints, by reason.", "reqps", 12, query("{{reason}}", `
 sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>})`)),

@@ -156,6 +156,8 @@ type Field struct {
 	Mappings   []Mapping      `json:"mappings,omitempty"`
 	Links      []Link         `json:"links,omitempty"`
 	Custom     map[string]any `json:"custom,omitempty"`
+	// NoValue is shown where there is no result.
+	NoValue string `json:"noValue,omitempty"`
 }
 
 // Color is how the colour is found.

@@ -12,7 +12,13 @@ func node(c clusterLabels) *Dashboard {
 		there = `<chosen>,node=~"$worst"`
 		of    = `job=~"$job",` + there
 	)
-	saidNow := ranks(`(workload_identity_state{state=%q,`+of+`} == 1)`, states)
+	// 0 is an agent that was there within a day, and is gone.
+	said := `
+max by (<cluster>, node) (
+` + ranks(`(workload_identity_state{state=%q,`+of+`} == 1)`, states) + `
+  or on (<cluster>, node)
+  0 * max by (<cluster>, node) (last_over_time(workload_identity_exporter_build_info{` + of + `}[1d]))
+)`
 	return page(
 		c, nodeUID, "Workload Identity / Node", "What a node hands out beside what it should, since when, why, and what to do. All shows the ten worst nodes.",
 		slices.Concat([]*Variable{datasourceVariable()}, c.variables(), []*Variable{
@@ -25,45 +31,52 @@ or on () label_replace(vector(0), "node", "${node:raw}", "", ""))`),
 		}),
 		marks("<cluster>, node, alertname, severity", there, "{{node}}: {{severity}}"),
 
-		stat("State", "What the agent says now.", "", from(good), 6, now("{{node}}", `
-max by (<cluster>, node) (
-`+saidNow+`
-)`)).background(byRank()),
+		stat("State", "What the agent says now, or that there is none any more.", "", from(noAgent), 6, now("{{node}}", said)).background(byRank()).absent("no agent"),
 
-		stat("Since", "When the state was entered.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
-1000 * max by (<cluster>, node) (workload_identity_state_entered_timestamp_seconds{`+of+`})`)),
+		stat("Since", "When the state was entered; of an agent that is gone, its last sample within a day.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
+1000 * (
+    max by (<cluster>, node) (workload_identity_state_entered_timestamp_seconds{`+of+`})
+  or
+    max by (<cluster>, node) (max_over_time(timestamp(workload_identity_exporter_build_info{`+of+`})[1d:15s]))
+)`)).absent("no agent within a day"),
 
-		stat("Time to the first token", "From the start of the agent's process to its first token: how long a new Pod waits for its identity.", "s", from(good, 10, warning, 60, bad), 6, now("{{node}}", `
-max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`)),
+		stat("Agent", "Whether Prometheus gets metrics from the agent.", "", from(noAgent), 4, now("{{node}}", `
+max by (<cluster>, node) (up{`+of+`})`)).background([]Mapping{{Type: "value", Options: map[string]Result{
+			"1": {Text: "scraped", Color: good}, "0": {Text: "cannot be scraped", Color: warning, Index: 1},
+		}}}).absent("no target"),
 
-		stat("Token expires", "When the last token that the metadata server gave expires.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
-1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`)),
+		stat("Time to the first token", "From the start of the agent's process to its first token: how long a new Pod waits for its identity.", "s", from(good, 10, warning, 60, bad), 4, now("{{node}}", `
+max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`)).absent("no token"),
+
+		stat("Token expires", "When the last token that the metadata server gave expires.", "dateTimeFromNow", from(good), 4, now("{{node}}", `
+1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`)).absent("no token"),
 
 		table(
-			"Expected and observed identity", "The identity that Pods should get, where that is known from, and the one that they get. Who answered is the metadata server: gke hands out the identities of Pods, vm that of the node.", 24, 5,
-			slices.Concat([]string{"node", "Node"}, c.columns(), []string{"expected", "Expected", "source", "Known from", "observed", "Observed", "metadata_server", "Who answered", "Value #A", "", "Value #B", ""}),
-			rows(`max by (<cluster>, node, expected, source) (label_replace(workload_identity_expected_info{`+of+`}, "expected", "$1", "email", "(.*)"))`),
-			rows(`max by (<cluster>, node, observed, metadata_server) (label_replace(workload_identity_observed_info{`+of+`}, "observed", "$1", "email", "(.*)"))`),
-		),
+			"Expected and observed identity", "The identity that Pods should get, and where that is known from; and below it the one that they get, and which metadata server answers: gke hands out the identities of Pods, vm that of the node.", 12, 6,
+			slices.Concat([]string{"what", "", "email", "Identity", "from", "From", "node", "Node", "Value", ""}, c.hidden()),
+			rows(`
+sort_desc(
+  2 * label_replace(max by (<cluster>, node, email, from) (label_replace(workload_identity_expected_info{`+of+`}, "from", "$1", "source", "(.*)")), "what", "expected", "", "")
+    or
+  label_replace(max by (<cluster>, node, email, from) (label_replace(workload_identity_observed_info{`+of+`}, "from", "$1", "metadata_server", "(.*)")), "what", "observed", "", "")
+)`),
+		).with(wide("Identity", 420), wide("From", 110)),
 
 		table(
-			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it.", 24, 5,
-			slices.Concat([]string{"node", "Node", "title", "What it is", "cause", "Cause", "remedy", "First remedy", "Value", ""}, c.hidden()),
+			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it. Empty where no agent answers.", 12, 6,
+			slices.Concat([]string{"title", "What it is", "remedy", "First remedy", "node", "Node", "cause", "", "Value", ""}, c.hidden()),
 			rows(`
 label_replace(label_replace(
   max by (<cluster>, node, cause) (workload_identity_suspected_cause{`+of+`} == 1 or workload_identity_risk{`+of+`} == 1)
-    or on ()
-  label_replace(vector(0), "cause", "none", "", ""),
+    or on (<cluster>, node)
+  label_replace(0 * max by (<cluster>, node) (workload_identity_exporter_build_info{`+of+`}), "cause", "none", "", ""),
 "title", "$1", "cause", "(.*)"), "remedy", "$1", "cause", "(.*)")`),
 		).with(
-			named("What it is", Property{"mappings", byCause(title, "Nothing is suspected")}, Property{"custom.width", 480}),
-			named("First remedy", Property{"mappings", byCause(remedy, "No setting that breaks Workload Identity was found.")}, Property{"custom.width", 640}),
+			named("What it is", Property{"mappings", byCause(title, "Nothing is suspected")}, Property{"custom.width", 240}),
+			named("First remedy", Property{"mappings", byCause(remedy, "No setting that breaks Workload Identity was found.")}),
 		),
 
-		timeline("History of states", "What the agent said at each moment.", byRank(), 16, 8, query("{{node}}", `
-max by (<cluster>, node) (
-`+saidNow+`
-)`)),
+		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 16, 8, query("{{node}}", said)),
 
 		table(
 			"Moments of change", "When the states of the time range were entered, by the agent's clock. A state that lasts less than a scrape interval may be missing here, and is in the graph of verdicts.", 8, 8,
@@ -77,7 +90,7 @@ max by (<cluster>, node) (
 		).distinct("Value", "state", "node").with(moment("Entered"), named("State", append(coloured(), Property{"mappings", byStateName()})...)),
 
 		timeline("Success of each endpoint", "Whether the last request got a usable answer: email says who Pods are, token whether they can act, server which metadata server answers.", []Mapping{{Type: "value", Options: map[string]Result{
-			"1": {Text: "answers", Color: good}, "0": {Text: "fails", Color: bad, Index: 1},
+			"1": {Text: "answers", Color: states[len(states)-1].colour}, "0": {Text: "fails", Color: bad, Index: 1},
 		}}}, 12, 8, query("{{node}} {{endpoint}}", `
 min by (<cluster>, node, endpoint) (workload_identity_probe_success{`+of+`})`)),
 
@@ -108,12 +121,12 @@ sum by (resource, reason) (increase(workload_identity_kubernetes_request_failure
 
 		table(
 			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 12, 7,
-			slices.Concat([]string{"node", "Node", "alertname", "Alert", "severity", "Severity", "Value", ""}, c.hidden()),
+			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "Value", ""}, c.hidden()),
 			rows(`
 max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
   or on ()
-label_replace(vector(0), "alertname", "no alert fires", "", "")`),
-		).with(named("Alert", linked("Runbook", toRunbook, true))),
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
+		).with(named("Alert", linked("Runbook", toRunbook, true)), bySeverity()),
 
 		text("What to do", "The runbook of each state, and how to reach the agent.", guide(), 24, 9),
 	)

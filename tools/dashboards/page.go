@@ -95,22 +95,19 @@ func worst(description, query string) *Variable {
 // its pattern does not reach over line ends.
 func oneLine(query string) string { return strings.Join(strings.Fields(query), " ") }
 
-// marks are the annotations: alerts by the labels that tell them apart on the
-// page, and agents of a version that was not there ten minutes ago.
+// marks are the annotations: the moments at which alerts begin and end, by the labels
+// that tell them apart on the page, and at which agents of another version come.
 func marks(alertLabels, selector, text string) []Annotation {
+	alerts := fmt.Sprintf(`count by (%s) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",%s}`, alertLabels, selector)
+	mark := func(name, colour, expr, title, text string) Annotation {
+		return Annotation{Name: name, Datasource: datasource, Enable: true, IconColor: colour, Step: "1m", Expr: expr, TitleFormat: title, TextFormat: text}
+	}
 	return []Annotation{
-		{
-			Name: "Alerts", Datasource: datasource, Enable: true, IconColor: bad, Step: "30s",
-			Expr:        fmt.Sprintf(`count by (%s) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",%s})`, alertLabels, selector),
-			TitleFormat: "{{alertname}}", TextFormat: text, TagKeys: "severity",
-		},
-		{
-			Name: "Versions", Datasource: datasource, Enable: true, IconColor: "#3A7EBF", Step: "30s",
-			Expr: `workload_identity:cluster_version:agents{<chosen>}
+		mark("Alerts begin", bad, alerts+")\n  unless\n"+alerts+" offset 1m)", "{{alertname}}", text),
+		mark("Alerts end", noAgent, alerts+" offset 1m)\n  unless\n"+alerts+")", "{{alertname}} is over", text),
+		mark("Versions", "#3A7EBF", `workload_identity:cluster_version:agents{<chosen>}
   unless on (<cluster>, version)
-workload_identity:cluster_version:agents{<chosen>} offset 10m`,
-			TitleFormat: "Agents {{version}}", TextFormat: "<where>", TagKeys: "version",
-		},
+workload_identity:cluster_version:agents{<chosen>} offset 1m`, "Agents {{version}}", "<where>"),
 	}
 }
 

@@ -37,10 +37,35 @@ func stat(title, description, unit string, steps []Step, w int, targets ...Targe
 	p := panel("stat", title, description, w, 4, targets)
 	p.FieldConfig.Defaults = Field{Unit: unit, Color: &Color{Mode: "thresholds"}, Thresholds: &Thresholds{"absolute", steps}}
 	p.Options = map[string]any{
-		"colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
+		"colorMode": "background", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "auto",
 		"reduceOptions": map[string]any{"calcs": []string{"lastNotNull"}, "fields": "", "values": false},
 	}
 	return p
+}
+
+// absent is what a number says where there is none.
+func (p *Panel) absent(text string) *Panel {
+	p.FieldConfig.Defaults.NoValue = text
+	return p
+}
+
+// count is a number without decimals.
+func (p *Panel) count() *Panel {
+	p.FieldConfig.Defaults.Decimals = new(0)
+	return p
+}
+
+// sorted is a table that begins with the greatest or the least of a column.
+func (p *Panel) sorted(column string, desc bool) *Panel {
+	p.Options["sortBy"] = []any{map[string]any{"displayName": column, "desc": desc}}
+	return p
+}
+
+// bySeverity colours the column of that name.
+func bySeverity() Override {
+	return named("Severity", append(coloured(), Property{"custom.width", 120}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
+		"critical": {Text: "critical", Color: bad}, "warning": {Text: "warning", Color: warning, Index: 1}, "no alert fires": {Text: "no alert fires", Color: good, Index: 2},
+	}}}})...)
 }
 
 // lines is a graph.
@@ -48,9 +73,9 @@ func lines(title, description, unit string, w int, targets ...Target) *Panel {
 	p := panel("timeseries", title, description, w, 8, targets)
 	p.FieldConfig.Defaults = Field{
 		Unit: unit, Min: new(0.0), Color: &Color{Mode: "palette-classic"},
-		Custom: map[string]any{"drawStyle": "line", "lineWidth": 2, "fillOpacity": 0, "showPoints": "never", "spanNulls": true},
+		Custom: map[string]any{"drawStyle": "line", "lineWidth": 2, "fillOpacity": 0, "showPoints": "never"},
 	}
-	p.Options = map[string]any{"legend": legend(), "tooltip": map[string]any{"mode": "multi", "sort": "desc"}}
+	p.Options = map[string]any{"legend": latest(), "tooltip": map[string]any{"mode": "multi", "sort": "desc"}}
 	return p
 }
 
@@ -69,8 +94,9 @@ func timeline(title, description string, mappings []Mapping, w, h int, targets .
 	p := panel("state-timeline", title, description, w, h, targets)
 	p.MaxDataPoints = 120 // a block of 30 s in an hour is as thin as one can see
 	p.FieldConfig.Defaults = Field{
-		Color: &Color{Mode: "thresholds"}, Thresholds: &Thresholds{"absolute", from(states[8].colour)}, Mappings: mappings,
-		Custom: map[string]any{"fillOpacity": 100, "lineWidth": 0},
+		// Thresholds would put ranks into buckets before the mappings are asked.
+		Color: &Color{Mode: "fixed", FixedColor: noAgent}, Mappings: mappings,
+		Custom: map[string]any{"fillOpacity": 100, "lineWidth": 0, "spanNulls": false},
 	}
 	p.Options = map[string]any{
 		"mergeValues": true, "showValue": "never", "rowHeight": 0.85, "alignValue": "left",
@@ -83,7 +109,10 @@ func timeline(title, description string, mappings []Mapping, w, h int, targets .
 // are named in pairs of a field and its title, in order; an empty title hides it.
 func table(title, description string, w, h int, columns []string, targets ...Target) *Panel {
 	p := panel("table", title, description, w, h, targets)
-	p.FieldConfig.Defaults = Field{Custom: map[string]any{"align": "auto", "filterable": true}}
+	// Long texts wrap from Grafana 10 on; older ones show them by "inspect".
+	p.FieldConfig.Defaults = Field{Custom: map[string]any{
+		"align": "auto", "filterable": true, "inspect": true, "cellOptions": map[string]any{"type": "auto", "wrapText": true},
+	}}
 	p.Options = map[string]any{"showHeader": true, "cellHeight": "sm"}
 	if len(targets) > 1 {
 		p.Transformations = append(p.Transformations, Transformation{"merge", map[string]any{}})
@@ -133,7 +162,7 @@ func stacks(title, description string, w, h int, bar, part string, target Target
 func heatmap(title, description, unit string, w int, target Target) *Panel {
 	target.Format = "heatmap"
 	p := panel("heatmap", title, description, w, 8, []Target{target})
-	p.FieldConfig.Defaults = Field{Unit: unit}
+	// The unit is that of the sizes, on the axis; the colours count requests.
 	p.Options = map[string]any{
 		"calculate": false, "cellGap": 1, "showValue": "never",
 		"color":        map[string]any{"mode": "scheme", "scheme": "Cividis", "steps": 64, "exponent": 0.5, "fill": "dark-blue", "reverse": false},
@@ -157,6 +186,11 @@ func legend() map[string]any {
 	return map[string]any{"displayMode": "list", "placement": "bottom", "showLegend": true, "calcs": []string{}}
 }
 
+// latest is a legend with the last and the greatest value of each line.
+func latest() map[string]any {
+	return map[string]any{"displayMode": "table", "placement": "bottom", "showLegend": true, "calcs": []string{"lastNotNull", "max"}}
+}
+
 // with adds overrides.
 func (p *Panel) with(overrides ...Override) *Panel {
 	p.FieldConfig.Overrides = append(p.FieldConfig.Overrides, overrides...)
@@ -173,7 +207,7 @@ func named(name string, properties ...Property) Override {
 func coloured() []Property {
 	return []Property{
 		{"custom.displayMode", "color-background-solid"},
-		{"custom.cellOptions", map[string]any{"type": "color-background", "mode": "basic"}},
+		{"custom.cellOptions", map[string]any{"type": "color-background", "mode": "basic", "wrapText": true}},
 	}
 }
 
@@ -181,6 +215,9 @@ func coloured() []Property {
 func linked(title, url string, elsewhere bool) Property {
 	return Property{"links", []Link{{Title: title, URL: url, TargetBlank: elsewhere}}}
 }
+
+// wide is a column of so many pixels.
+func wide(column string, pixels int) Override { return named(column, Property{"custom.width", pixels}) }
 
 // moment is a column of times in milliseconds.
 func moment(column string) Override {

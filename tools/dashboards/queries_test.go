@@ -213,8 +213,10 @@ func TestWindowsFollowTheResolution(t *testing.T) {
 			continue
 		}
 		for _, m := range regexp.MustCompile(`\[([^\]]*)\]`).FindAllStringSubmatch(a.target.Expr, -1) {
-			// That of the alert about partly wrong answers, which the line is of.
-			if m[1] != "$__rate_interval" && (m[1] != "2m" || a.panel.Title != "Share of wrong answers") {
+			// Some are a memory of what is gone, and one is that of the alert about
+			// partly wrong answers, which the line is of.
+			memory := slices.Contains([]string{"1d", "1d:15s", "3h:10m"}, m[1])
+			if m[1] != "$__rate_interval" && !memory && (m[1] != "2m" || a.panel.Title != "Share of wrong answers") {
 				t.Errorf("%s: %q has the window %s, want $__rate_interval", a.page, a.of, m[1])
 			}
 		}
@@ -276,6 +278,7 @@ func aggregatedAway(within []parser.Node) bool {
 // external are the series that others export, with the labels that are used.
 var external = map[string][]string{
 	"ALERTS": {"alertname", "alertstate", "severity", "node"},
+	"up":     fromTheScrape,
 }
 
 // fromTheScrape are labels that every series of the agent has by the scrape

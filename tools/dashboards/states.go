@@ -16,26 +16,29 @@ type state struct {
 	runbook string
 }
 
-// The colours differ in hue for most people, and in brightness for all: light
-// and dark alternate, whatever is wrong is darker than what is right, and all of
-// them can be told from a white and from a black page. A test measures it.
+// The colours differ in hue for most people, and in brightness for all: brighter and
+// darker ones alternate, whatever is wrong is darker than what is right, all of them
+// can be told from a white and from a black page, and Grafana's text on them can be
+// read. A test measures it.
 var states = []state{
-	{"node_fallback", "#B81D2C", 9, "WorkloadIdentityNodeFallback"},
-	{"mismatch", "#E07B28", 8, "WorkloadIdentityMismatch"},
-	{"unbound", "#8F4E00", 7, "WorkloadIdentityUnbound"},
-	{"token_denied", "#B39B00", 6, "WorkloadIdentityTokenDenied"},
-	{"unavailable", "#8A3FA0", 5, "WorkloadIdentityMetadataUnavailable"},
-	{"unknown_expectation", "#C77FB5", 4, "WorkloadIdentityExpectationUnknown"},
-	{"stale", "#5A5E66", 3, "WorkloadIdentityProbeStale"},
-	{"starting", "#878D97", 2, ""},
+	{"node_fallback", "#D8293A", 9, "WorkloadIdentityNodeFallback"},
+	{"mismatch", "#723900", 8, "WorkloadIdentityMismatch"},
+	{"unbound", "#8F6A00", 7, "WorkloadIdentityUnbound"},
+	{"token_denied", "#3F4F00", 6, "WorkloadIdentityTokenDenied"},
+	{"unavailable", "#9C4BC4", 5, "WorkloadIdentityMetadataUnavailable"},
+	{"unknown_expectation", "#782466", 4, "WorkloadIdentityExpectationUnknown"},
+	{"stale", "#007D8F", 3, "WorkloadIdentityProbeStale"},
+	{"starting", "#434750", 2, ""},
 	{"match", "#7CCBF5", 1, ""},
 }
 
-// The colours of what is not a state.
-var (
-	good    = states[len(states)-1].colour
-	warning = states[1].colour
-	bad     = states[0].colour
+// The colours of what is not a state. What is right has none: only what is wrong is
+// to be seen.
+const (
+	good    = "transparent"
+	warning = "#F0B232"
+	bad     = "#D8293A"
+	noAgent = "#6C7078"
 )
 
 // ranks is a query that gives each series of the states its rank. The last part
@@ -48,9 +51,9 @@ func ranks(selector string, of []state) string {
 	return strings.Join(lines, "\nor\n")
 }
 
-// byRank shows ranks as states.
+// byRank shows ranks as states, and 0 as an agent that is gone.
 func byRank() []Mapping {
-	m := Mapping{Type: "value", Options: map[string]Result{}}
+	m := Mapping{Type: "value", Options: map[string]Result{"0": {Text: "no agent", Color: noAgent, Index: len(states)}}}
 	for i, s := range states {
 		m.Options[strconv.Itoa(s.rank)] = Result{Text: s.name, Color: s.colour, Index: i}
 	}
@@ -64,6 +67,16 @@ func byState() []Override {
 		overrides = append(overrides, named(s.name, Property{"color", Color{"fixed", s.colour}}))
 	}
 	return overrides
+}
+
+// withRunbooks gives the series of states the alert of each, for links.
+func withRunbooks(expr string) string {
+	for _, s := range states {
+		if s.runbook != "" {
+			expr = fmt.Sprintf("label_replace(\n%s,\n\"alertname\", %q, \"state\", %q)", expr, s.runbook, s.name)
+		}
+	}
+	return expr
 }
 
 // byCause shows causes by what people are told of them, in the words of the status

@@ -268,7 +268,15 @@ func (f *fleet) recorded(cluster string, size int, ill map[string]int) {
 	rule(func(time.Duration) float64 { return all }, evaluated, "cluster:nodes")
 	rule(while(0, float64(failing)), evaluated, "cluster:nodes_failing")
 	rule(while(0, 0), evaluated, "cluster:agents_missing")
-	rule(while(f.seconds(24*hour), f.seconds(hour/2)), seldom, "cluster:state_entered_timestamp_seconds:max")
+	rule(while(0, 0), seldom, "cluster:agents_blind")
+	rule(while(f.seconds(24*hour), f.seconds(24*hour)), seldom, "cluster_state:entered_timestamp_seconds:min", "state", "match")
+	for state := range ill {
+		f.add([]string{"__name__", "workload_identity:cluster_state:entered_timestamp_seconds:min", "cluster", cluster, "state", state}, hour/2, seldom, func(time.Duration) float64 { return f.seconds(hour / 2) })
+	}
+	for _, cause := range []string{"cilium_bpf_host_routing", "node_pool_gce_metadata"} {
+		f.add([]string{"__name__", "workload_identity:cluster_cause:nodes", "cluster", cluster, "cause", cause}, hour/2, seldom, func(time.Duration) float64 { return float64(failing) })
+		rule(while(all, all), seldom, "cluster_cause:nodes_at_risk", "cause", cause)
+	}
 	rule(func(age time.Duration) float64 { return f.seconds(age) + 2400 }, seldom, "cluster:token_expiry_timestamp_seconds:min")
 	rule(while(0, 0), seldom, "cluster:tokens_expired")
 	rule(func(time.Duration) float64 { return all * 0.9 }, seldom, "cluster_version:agents", "version", "v1.0.0")

@@ -23,6 +23,7 @@ type node struct {
 	version      int // of the exporters
 
 	name, address string
+	agent         *program.Program
 }
 
 // everyState is a node for each state of an agent.
@@ -54,6 +55,9 @@ func healthy(count int) []*node {
 func (n *node) start(t *testing.T, name string) {
 	t.Helper()
 	n.name = name
+	if n.state == "absent" {
+		return
+	}
 	s, err := simulator.New(simulator.Options{
 		Fault: simulator.Fault{Name: n.fault},
 		Lookup: func(netip.Addr) (simulator.Pod, bool) {
@@ -80,6 +84,7 @@ func (n *node) start(t *testing.T, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	n.agent = agent
 	t.Cleanup(func() {
 		if err := agent.Stop(); err != nil {
 			t.Error(err)
@@ -167,6 +172,9 @@ func scrapes(t *testing.T, clusters ...*cluster) []any {
 	for _, c := range clusters {
 		var targets []any
 		for _, n := range c.nodes {
+			if n.agent == nil {
+				continue
+			}
 			targets = append(targets, target(n.address, map[string]string{"cluster": c.name, "node": n.name, "pod": "agent-" + n.name, "namespace": "workload-identity-exporter"}))
 		}
 		state := httptest.NewServer(http.HandlerFunc(c.kubeState))
