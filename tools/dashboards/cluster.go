@@ -82,7 +82,7 @@ topk(20,
 )`),
 		).with(
 			named("Node", linked("The node", c.toNode(), false)),
-			named("Last verdict", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{"0": {Text: "not in three hours"}}}}}),
+			named("Last verdict", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180}, zero("not in three hours")),
 		),
 
 		table(
@@ -128,10 +128,10 @@ max by (<cluster>, node, cause) (
 		),
 
 		areas("Nodes by state", "All nodes of the cluster.", "short", 12, query("{{state}}", `
-sum by (state) (workload_identity:cluster_state:nodes{<chosen>})`)).with(byState()...),
+sum by (state) (workload_identity:cluster_state:nodes{<chosen>})`)).count().with(byState()...),
 
 		areas("Versions of the agent", "How many agents run each version.", "short", 12, query("{{version}}", `
-sum by (version) (workload_identity:cluster_version:agents{<chosen>})`)),
+sum by (version) (workload_identity:cluster_version:agents{<chosen>})`)).count(),
 
 		table(
 			"Blast radius: Pods with a wrong identity", "Pods that run on nodes with a wrong identity, are not in the node's network, and whose Kubernetes ServiceAccount is annotated. Where kube-state-metrics does not export annotations, all Pods on these nodes but those in the node's network. At most 200.", 16, 10,
@@ -147,14 +147,25 @@ topk(20, sum by (namespace) (workload_identity:cluster_namespace:pods_affected{<
   or on ()
 label_replace(vector(0), "namespace", "none", "", "")`)),
 
+		table(
+			"Exposed Pods: restart them after the repair", "Pods that ran with a wrong identity at any time and still run: each may hold a connection to the wrong metadata server, or a token of it, until it is restarted. At most 200. One that began anew under the same name is not among them. From kube-state-metrics, as long as Prometheus is not away for ten minutes.", 24, 8,
+			slices.Concat([]string{"namespace", "Namespace", "pod", "Pod", "service_account", "Service account", "node", "Node"}, c.columns(), []string{"Value", "Last wrong"}),
+			rows(`
+topk(200, 1000 * max by (<cluster>, namespace, pod, service_account, node) (workload_identity:pod:exposed{<chosen>}))
+  or on ()
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "namespace", "none", "", "")`),
+		).with(named("Node", linked("The node", c.toNode(), false)), wide("Node", 340), named("Last wrong", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180}, zero("–"))),
+
+		fold("Tokens, latency and failures"),
+
 		lines("Time to the first expiry of a token", "Time until the first of the tokens that the metadata servers gave expires: below zero somebody's tokens are not renewed.", "s", 8, query("<where>", `
 topk(20, workload_identity:cluster:token_expiry_timestamp_seconds:min{<chosen>} - time())`)).unbounded(),
 
 		lines("Nodes with an expired token", "Nodes whose last token is no longer valid.", "short", 8, query("<where>", `
-topk(20, max by (<cluster>) (workload_identity:cluster:tokens_expired{<chosen>}))`)),
+topk(20, max by (<cluster>) (workload_identity:cluster:tokens_expired{<chosen>}))`)).count(),
 
-		lines("Refused tokens by reason", "Requests for a token that got none, of all nodes, by reason.", "reqps", 8, query("{{reason}}", `
-sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>,endpoint="token"})`)),
+		lines("Refused tokens by reason", "Requests for a token that got none, of all nodes, by reason: those that occur.", "reqps", 8, query("{{reason}}", `
+sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>,endpoint="token"}) > 0`)),
 
 		heatmap("Latency of the metadata servers", "How long requests to the metadata servers take, of all nodes. From the buckets of the classic histogram; where it is not scraped, from the native one, which Grafana 9.3 cannot draw.", "s", 12, query("{{le}}", `
 sum by (le) (workload_identity:cluster_endpoint:probe_duration_seconds_bucket:rate5m{<chosen>})
@@ -163,8 +174,8 @@ count(workload_identity:cluster_endpoint:probe_duration_seconds_bucket:rate5m{le
   or on ()
 sum (workload_identity:cluster_endpoint:probe_duration_seconds:rate5m{<chosen>})`)),
 
-		lines("Failures by reason", "Requests to the metadata servers without a usable answer, of all nodes and endpoints, by reason.", "reqps", 12, query("{{reason}}", `
-sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>})`)),
+		lines("Failures by reason", "Requests to the metadata servers without a usable answer, of all nodes and endpoints, by reason: those that occur.", "reqps", 12, query("{{reason}}", `
+sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m{<chosen>}) > 0`)),
 	)
 }
 

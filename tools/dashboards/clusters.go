@@ -89,7 +89,9 @@ func (c clusterLabels) variables() []*Variable {
 		if i > 0 {
 			metric += "{" + chosen(c[:i]) + "}"
 		}
-		variables = append(variables, choice(l, c.title(l), "The label "+l+". All also holds series without it.", fmt.Sprintf(`label_values(%s, %s)`, metric, l)))
+		v := choice(l, c.title(l), "The label "+l+": one or more. All also holds series without it.", fmt.Sprintf(`label_values(%s, %s)`, metric, l))
+		v.Multi, v.Current = true, &Current{[]string{"All"}, []string{"$__all"}}
+		variables = append(variables, v)
 	}
 	return variables
 }

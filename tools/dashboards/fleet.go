@@ -87,7 +87,7 @@ label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "what", "not k
 		stacks("Nodes by state, in the worst clusters", "The twenty clusters with the most nodes that are not right.", 12, 8, bar, "state", rows(nodesByState)).with(byState()...),
 
 		areas("Nodes by state", "All nodes of the chosen clusters.", "short", 12, query("{{state}}", `
-sum by (state) (workload_identity:cluster_state:nodes{<chosen>})`)).with(byState()...),
+sum by (state) (workload_identity:cluster_state:nodes{<chosen>})`)).count().with(byState()...),
 	)
 }
 

@@ -112,6 +112,7 @@ type Panel struct {
 	Transformations []Transformation `json:"transformations,omitempty"`
 	FieldConfig     FieldConfig      `json:"fieldConfig"`
 	Options         map[string]any   `json:"options"`
+	Collapsed       bool             `json:"collapsed"` // a row that is folded
 }
 
 // GridPos is the place on the page, which is 24 wide.

@@ -31,25 +31,30 @@ or on () label_replace(vector(0), "node", "${node:raw}", "", ""))`),
 		}),
 		marks("<cluster>, node, alertname, severity", there, "{{node}}: {{severity}}"),
 
-		stat("State", "What the agent says now, or that there is none any more.", "", from(noAgent), 6, now("{{node}}", said)).background(byRank()).absent("no agent"),
+		stat("State", "What the agent says now, or that there is none any more. Of several nodes the worst.", "", from(noAgent), 6, now("", `
+max(`+said+`
+)`)).background(byRank()).absent("no agent"),
 
-		stat("Since", "When the state was entered; of an agent that is gone, its last sample within a day.", "dateTimeFromNow", from(good), 6, now("{{node}}", `
+		table(
+			"Now", "State, since when, whether Prometheus gets metrics from the agent, how long a new Pod waits for its identity (from the start of the agent to its first token), and when the last token expires. Of an agent that is gone: when its last sample was, within a day.", 18, 4,
+			slices.Concat([]string{"node", "Node", "Value #A", "State", "Value #B", "Since", "Value #C", "Agent", "Value #D", "First token after", "Value #E", "Token expires"}, c.hidden()),
+			rows(said),
+			rows(`
 1000 * (
     max by (<cluster>, node) (workload_identity_state_entered_timestamp_seconds{`+of+`})
   or
     max by (<cluster>, node) (max_over_time(timestamp(workload_identity_exporter_build_info{`+of+`})[1d:15s]))
-)`)).absent("no agent within a day"),
-
-		stat("Agent", "Whether Prometheus gets metrics from the agent.", "", from(noAgent), 4, now("{{node}}", `
-max by (<cluster>, node) (up{`+of+`})`)).background([]Mapping{{Type: "value", Options: map[string]Result{
-			"1": {Text: "scraped", Color: good}, "0": {Text: "cannot be scraped", Color: warning, Index: 1},
-		}}}).absent("no target"),
-
-		stat("Time to the first token", "From the start of the agent's process to its first token: how long a new Pod waits for its identity.", "s", from(good, 10, warning, 60, bad), 4, now("{{node}}", `
-max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`)).absent("no token"),
-
-		stat("Token expires", "When the last token that the metadata server gave expires.", "dateTimeFromNow", from(good), 4, now("{{node}}", `
-1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`)).absent("no token"),
+)`),
+			rows(`max by (<cluster>, node) (up{`+of+`})`),
+			rows(`max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`),
+			rows(`1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`),
+		).with(
+			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 150})...),
+			moment("Since"), moment("Token expires"), named("First token after", Property{"unit", "s"}, Property{"custom.width", 140}),
+			named("Agent", append(coloured(), Property{"custom.width", 150}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
+				"1": {Text: "scraped", Color: good}, "0": {Text: "cannot be scraped", Color: warning, Index: 1},
+			}}}})...),
+		),
 
 		table(
 			"Expected and observed identity", "The identity that Pods should get, and where that is known from; and below it the one that they get, and which metadata server answers: gke hands out the identities of Pods, vm that of the node.", 12, 6,
@@ -79,7 +84,17 @@ label_replace(label_replace(
 		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 16, 8, query("{{node}}", said)),
 
 		table(
-			"Moments of change", "When the states of the time range were entered, by the agent's clock. A state that lasts less than a scrape interval may be missing here, and is in the graph of verdicts.", 8, 8,
+			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 8, 8,
+			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "Value", ""}, c.hidden()),
+			rows(`
+max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
+  or on ()
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
+		).with(named("Alert", linked("Runbook", toRunbook, true)), bySeverity()),
+
+		text("What to do", "The runbook of each state, and how to reach the agent.", guide(), 12, 9),
+		table(
+			"Moments of change", "When the states of the time range were entered, by the agent's clock. A state that lasts less than a scrape interval may be missing here, and is in the graph of verdicts.", 12, 9,
 			slices.Concat([]string{"Value", "Entered", "state", "State", "node", "Node"}, c.hidden()),
 			asRows(query("", `
 1000 * max by (<cluster>, node, state) (
@@ -88,6 +103,8 @@ label_replace(label_replace(
     (workload_identity_state{`+of+`} == 1)
 )`)),
 		).distinct("Value", "state", "node").with(moment("Entered"), named("State", append(coloured(), Property{"mappings", byStateName()})...)),
+
+		fold("Answers of the metadata server"),
 
 		timeline("Success of each endpoint", "Whether the last request got a usable answer: email says who Pods are, token whether they can act, server which metadata server answers.", []Mapping{{Type: "value", Options: map[string]Result{
 			"1": {Text: "answers", Color: states[len(states)-1].colour}, "0": {Text: "fails", Color: bad, Index: 1},
@@ -100,35 +117,30 @@ histogram_quantile(0.95, sum by (endpoint) (rate(workload_identity_probe_duratio
 histogram_quantile(0.95, sum by (endpoint, le) (rate(workload_identity_probe_duration_seconds_bucket{`+of+`}[$__rate_interval])))`)),
 
 		lines("Failures by reason", "Requests without a usable answer, by endpoint and reason.", "short", 12, query("{{endpoint}} {{reason}}", `
-sum by (endpoint, reason) (increase(workload_identity_probe_failures_total{`+of+`}[$__rate_interval]))`)),
+sum by (endpoint, reason) (increase(workload_identity_probe_failures_total{`+of+`}[$__rate_interval]))
+  and
+sum by (endpoint, reason) (workload_identity_probe_failures_total{`+of+`}) > 0`)).count(),
 
 		areas("Verdicts on single probes", "What each probe found, before confirmation: blips that are never stated show here.", "short", 12, query("{{state}}", `
-sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interval]))`)).with(byState()...),
+sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interval]))`)).count().with(byState()...),
 
-		lines("Share of wrong answers", "Which part of the answers of two minutes that tell an identity tells a wrong one, stated or not. Above the line, at 20 %, some connections of Pods get another identity than others.", "percentunit", 12, query("{{node}}", `
+		lines("Share of wrong answers", "Which part of the answers of two minutes that tell an identity tells a wrong one, stated or not. Above the line, at 20 %, some connections of Pods get another identity than others.", "percentunit", 24, query("{{node}}", `
   sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound",`+of+`}[2m]))
 /
   sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound|token_denied|match",`+of+`}[2m]))`)).line(from(good, 0.2, bad)),
 
-		lines("Failing requests to Kubernetes", "Requests to the API server that failed, by resource and reason. Without the ServiceAccount the agent does not know what is expected.", "short", 12, query("{{resource}} {{reason}}", `
-sum by (resource, reason) (increase(workload_identity_kubernetes_request_failures_total{`+of+`}[$__rate_interval]))`)),
+		fold("The agent"),
 
 		table(
-			"Agents", "The agents on the node. The Pod leads to its logs in Cloud Logging, the address to its status page, where the browser can reach it.", 12, 7,
+			"Agents", "The agents on the node. The Pod leads to its logs in Cloud Logging, the address to its status page, where the browser can reach it.", 24, 6,
 			slices.Concat([]string{"node", "Node", "namespace", "Namespace", "pod", "Pod", "instance", "Status page", "version", "Version", "Value", ""}, c.hidden()),
 			rows(`max by (<cluster>, node, namespace, pod, instance, version) (workload_identity_exporter_build_info{`+of+`})`),
 		).with(named("Pod", linked("Logs", toPodLogs, true)), named("Status page", linked("Status page", toStatusPage, true))),
 
-		table(
-			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 12, 7,
-			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "Value", ""}, c.hidden()),
-			rows(`
-max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
-  or on ()
-label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
-		).with(named("Alert", linked("Runbook", toRunbook, true)), bySeverity()),
-
-		text("What to do", "The runbook of each state, and how to reach the agent.", guide(), 24, 9),
+		lines("Failing requests to Kubernetes", "Requests to the API server that failed, by resource and reason. Without the ServiceAccount the agent does not know what is expected.", "short", 24, query("{{resource}} {{reason}}", `
+sum by (resource, reason) (increase(workload_identity_kubernetes_request_failures_total{`+of+`}[$__rate_interval]))
+  and
+sum by (resource, reason) (workload_identity_kubernetes_request_failures_total{`+of+`}) > 0`)).count(),
 	)
 }
 

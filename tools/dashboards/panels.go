@@ -175,6 +175,16 @@ func heatmap(title, description, unit string, w int, target Target) *Panel {
 	return p
 }
 
+// fold begins a row that can be folded.
+func fold(title string) *Panel {
+	return &Panel{Type: "row", Title: title, GridPos: GridPos{W: 24, H: 1}}
+}
+
+// zero is what a column says in place of 0.
+func zero(text string) Property {
+	return Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{"0": {Text: text}}}}}
+}
+
 // text is for what does not change.
 func text(title, description, content string, w, h int) *Panel {
 	p := panel("text", title, description, w, h, nil)

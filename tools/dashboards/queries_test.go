@@ -310,7 +310,7 @@ func known(t *testing.T) map[string][]string {
 		switch name {
 		case "workload_identity:node:verdict":
 			all[name] = []string{"node", "state", "expected", "observed", "metadata_server"}
-		case "workload_identity:pod:affected":
+		case "workload_identity:pod:affected", "workload_identity:pod:exposed":
 			all[name] = []string{"namespace", "pod", "node", "service_account"}
 		default:
 			all[name] = strings.Split(parts[1], "_")

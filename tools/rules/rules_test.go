@@ -235,7 +235,7 @@ func keepsTheCluster(t *testing.T, name string, expr parser.Expr, cluster []stri
 // external are the series that others export.
 var external = []string{
 	"up", "kube_node_labels", "kube_node_spec_unschedulable", "kube_pod_info",
-	"kube_pod_service_account", "kube_pod_status_phase", "kube_serviceaccount_annotations",
+	"kube_pod_service_account", "kube_pod_start_time", "kube_pod_status_phase", "kube_serviceaccount_annotations",
 }
 
 // exported are the series of the exporter, and those that the rules record. A

@@ -25,8 +25,9 @@ func TestClustersOfOneNameAreTwo(t *testing.T) {
 	g := grafana{prometheus: address, folder: "gmp", end: f.end, span: hour, scrape: scraped}
 
 	t.Run("every query has data", func(t *testing.T) {
-		g.hasData(t, nil, nil)
-		g.hasData(t, map[string]string{"location": broken, "node": "gke-prod-pool-00001"}, nil)
+		none := map[string]string{"workload-identity-node: Failures by reason A": "no request fails"}
+		g.hasData(t, nil, none)
+		g.hasData(t, map[string]string{"location": broken, "node": "gke-prod-pool-00001"}, none)
 	})
 	number := func(page, panel, ref string, choices map[string]string, want float64) {
 		t.Helper()
@@ -44,7 +45,7 @@ func TestClustersOfOneNameAreTwo(t *testing.T) {
 		number("fleet", "Clusters, worst first", "C", chosen, want.all)
 		node := maps.Clone(chosen)
 		node["node"] = "gke-prod-pool-00001"
-		number("node", "State", "A", node, want.state)
+		number("node", "Now", "A", node, want.state)
 	}
 
 	for _, all := range []struct {
@@ -58,7 +59,7 @@ func TestClustersOfOneNameAreTwo(t *testing.T) {
 		{"fleet", "Nodes by state, in the worst clusters", "A", []string{"where", "state"}, []string{
 			"prod / europe-west1 / shop match: 0", "prod / europe-west1 / shop node_fallback: 3", "prod / us-east1 / shop match: 40",
 		}},
-		{"node", "State", "A", []string{"location", "node"}, []string{
+		{"node", "Now", "A", []string{"location", "node"}, []string{
 			"europe-west1 gke-prod-pool-00001: 9", "us-east1 gke-prod-pool-00001: 1",
 		}},
 	} {
