@@ -66,7 +66,7 @@ label_replace(label_replace(
 		),
 
 		table(
-			"Which nodes have no agent", "Nodes that ought to have an agent and have none with a verdict, and when one last had one, within three hours. Where kube-state-metrics is missing nothing is known of them.", 12, 6,
+			"Which nodes have no agent", "Nodes that ought to have an agent and have none with a verdict, and when one last had one, within three hours. Where kube-state-metrics is missing nothing is known of them.", 10, 6,
 			slices.Concat([]string{"node", "Node", "Value", "Last verdict"}, c.hidden()),
 			rows(`
 topk(20,
@@ -82,18 +82,18 @@ topk(20,
 )`),
 		).with(
 			named("Node", linked("The node", c.toNode(), false)),
-			named("Last verdict", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180}, zero("not in three hours")),
+			named("Last verdict", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 160}, zero("not in three hours")),
 		),
 
 		table(
-			"Alerts", "Alerts of this project that fire, or are about to. The name leads to its runbook.", 12, 6,
+			"Alerts", "Alerts of this project that fire, or are about to. The name leads to its runbook.", 14, 6,
 			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "alertstate", "State", "Value", ""}, c.hidden()),
 			rows(`
 topk(50, max by (<cluster>, alertname, severity, alertstate, node) (ALERTS{alertname=~"WorkloadIdentity.*",<chosen>}))
   or on ()
 label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
 		).sorted("Severity", false).with(
-			named("Alert", linked("Runbook", toRunbook, true)), named("Node", linked("The node", c.toNode(), false)), bySeverity(), wide("State", 90),
+			named("Alert", linked("Runbook", toRunbook, true)), named("Node", linked("The node", c.toNode(), false)), bySeverity(),
 		),
 
 		timeline("State of nodes", "A row for each of the forty nodes that were in the worst states in the time range, and for ten that are right.", byRank(), 24, 12, query("{{node}}", `
@@ -124,7 +124,7 @@ max by (<cluster>, node, cause) (
 			named("Node", linked("The node", c.toNode(), false)),
 			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 150})...),
 			moment("Since"),
-			named("Suspected cause", Property{"mappings", byCause(titleAndLabel, "")}), wide("Node", 340), wide("Who answered", 110), wide("Agent", 80),
+			named("Suspected cause", Property{"mappings", byCause(titleAndLabel, "")}), wide("Who answered", 110), wide("Agent", 80),
 		),
 
 		areas("Nodes by state", "All nodes of the cluster.", "short", 12, query("{{state}}", `
@@ -140,7 +140,7 @@ sum by (version) (workload_identity:cluster_version:agents{<chosen>})`)).count()
 topk(200, max by (<cluster>, namespace, pod, service_account, node) (workload_identity:pod:affected{<chosen>}))
   or on ()
 label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "namespace", "no Pod runs with a wrong identity", "", "")`),
-		).with(named("Node", linked("The node", c.toNode(), false)), wide("Node", 340)),
+		).with(named("Node", linked("The node", c.toNode(), false))),
 
 		bars("Blast radius by namespace", "Pods that run with a wrong identity. The twenty namespaces with the most.", "short", 8, 10, now("{{namespace}}", `
 topk(20, sum by (namespace) (workload_identity:cluster_namespace:pods_affected{<chosen>}))
@@ -154,7 +154,7 @@ label_replace(vector(0), "namespace", "none", "", "")`)),
 topk(200, 1000 * max by (<cluster>, namespace, pod, service_account, node) (workload_identity:pod:exposed{<chosen>}))
   or on ()
 label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "namespace", "none", "", "")`),
-		).with(named("Node", linked("The node", c.toNode(), false)), wide("Node", 340), named("Last wrong", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180}, zero("–"))),
+		).with(named("Node", linked("The node", c.toNode(), false)), named("Last wrong", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 160}, zero("–"))),
 
 		fold("Tokens, latency and failures"),
 

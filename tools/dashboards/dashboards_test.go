@@ -232,6 +232,45 @@ func TestTablesNameTheirColumns(t *testing.T) {
 	})
 }
 
+// At 1440 pixels a page is 1400 wide. Names of nodes of GKE have up to 45 characters, in
+// seven and a half pixels each.
+func TestColumnsShowWhatTellsRowsApart(t *testing.T) {
+	found := 0
+	each(t, func(d rendered, p *Panel) {
+		if p.Type != "table" {
+			return
+		}
+		titles, _ := p.Transformations[len(p.Transformations)-1].Options["renameByName"].(map[string]any)
+		column, all := map[string]float64{}, 0.0
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				if width, ok := property.Value.(float64); ok && property.ID == "custom.width" {
+					column[o.Matcher.Options] = width
+				}
+			}
+		}
+		for _, width := range column {
+			all += width
+		}
+		for _, label := range []string{"node", "pod", "alertname"} {
+			title, shown := titles[label].(string)
+			if !shown || title == "Runbook" {
+				continue
+			}
+			found++
+			if column[title] < 45*7.5 {
+				t.Errorf("%s: %q: the column %s is %.0f wide, want the longest name", d.path, p.Title, title, column[title])
+			}
+		}
+		if room := 1400 * float64(p.GridPos.W) / 24; all > room {
+			t.Errorf("%s: %q: columns of %.0f in %.0f pixels", d.path, p.Title, all, room)
+		}
+	})
+	if found < 20 {
+		t.Errorf("%d columns, want those of all pages", found)
+	}
+}
+
 func TestAlertsAndNewVersionsAreMarked(t *testing.T) {
 	for _, d := range committed(t) {
 		var got []string

@@ -49,15 +49,15 @@ max(`+said+`
 			rows(`max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`),
 			rows(`1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`),
 		).with(
-			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 150})...),
-			moment("Since"), moment("Token expires"), named("First token after", Property{"unit", "s"}, Property{"custom.width", 140}),
-			named("Agent", append(coloured(), Property{"custom.width", 150}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
+			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 140})...),
+			moment("Since"), moment("Token expires"), named("First token after", Property{"unit", "s"}, Property{"custom.width", 110}),
+			named("Agent", append(coloured(), Property{"custom.width", 130}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
 				"1": {Text: "scraped", Color: good}, "0": {Text: "cannot be scraped", Color: warning, Index: 1},
 			}}}})...),
 		),
 
 		table(
-			"Expected and observed identity", "The identity that Pods should get, and where that is known from; and below it the one that they get, and which metadata server answers: gke hands out the identities of Pods, vm that of the node.", 12, 6,
+			"Expected and observed identity", "The identity that Pods should get, and where that is known from; and below it the one that they get, and which metadata server answers: gke hands out the identities of Pods, vm that of the node.", 24, 4,
 			slices.Concat([]string{"what", "", "email", "Identity", "from", "From", "node", "Node", "Value", ""}, c.hidden()),
 			rows(`
 sort_desc(
@@ -68,7 +68,7 @@ sort_desc(
 		).with(wide("Identity", 420), wide("From", 110)),
 
 		table(
-			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it. Empty where no agent answers.", 12, 6,
+			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it. Empty where no agent answers.", 24, 5,
 			slices.Concat([]string{"title", "What it is", "remedy", "First remedy", "node", "Node", "cause", "", "Value", ""}, c.hidden()),
 			rows(`
 label_replace(label_replace(
@@ -77,14 +77,14 @@ label_replace(label_replace(
   label_replace(0 * max by (<cluster>, node) (workload_identity_exporter_build_info{`+of+`}), "cause", "none", "", ""),
 "title", "$1", "cause", "(.*)"), "remedy", "$1", "cause", "(.*)")`),
 		).with(
-			named("What it is", Property{"mappings", byCause(title, "Nothing is suspected")}, Property{"custom.width", 240}),
+			named("What it is", Property{"mappings", byCause(title, "Nothing is suspected")}, Property{"custom.width", 380}),
 			named("First remedy", Property{"mappings", byCause(remedy, "No setting that breaks Workload Identity was found.")}),
 		),
 
-		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 16, 8, query("{{node}}", said)),
+		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 10, 8, query("{{node}}", said)),
 
 		table(
-			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 8, 8,
+			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 14, 8,
 			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "Value", ""}, c.hidden()),
 			rows(`
 max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})

@@ -63,8 +63,8 @@ func (p *Panel) sorted(column string, desc bool) *Panel {
 
 // bySeverity colours the column of that name.
 func bySeverity() Override {
-	return named("Severity", append(coloured(), Property{"custom.width", 120}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
-		"critical": {Text: "critical", Color: bad}, "warning": {Text: "warning", Color: warning, Index: 1}, "no alert fires": {Text: "no alert fires", Color: good, Index: 2},
+	return named("Severity", append(coloured(), Property{"custom.width", 90}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
+		"critical": {Text: "critical", Color: bad}, "warning": {Text: "warning", Color: warning, Index: 1}, "no alert fires": {Text: "none fires", Color: good, Index: 2},
 	}}}})...)
 }
 
@@ -105,6 +105,9 @@ func timeline(title, description string, mappings []Mapping, w, h int, targets .
 	return p
 }
 
+// widths are those that show the longest texts of a label, in pixels.
+var widths = map[string]int{"node": 340, "alertname": 350, "pod": 340}
+
 // table has a column for each label, and for the value of each query. Columns
 // are named in pairs of a field and its title, in order; an empty title hides it.
 func table(title, description string, w, h int, columns []string, targets ...Target) *Panel {
@@ -125,6 +128,9 @@ func table(title, description string, w, h int, columns []string, targets ...Tar
 			continue
 		}
 		order[field], titles[field] = i/2, title
+		if width := widths[field]; width > 0 && title != "Runbook" {
+			p = p.with(wide(title, width))
+		}
 	}
 	p.Transformations = append(p.Transformations, Transformation{"organize", map[string]any{
 		"excludeByName": hidden, "indexByName": order, "renameByName": titles,
@@ -231,7 +237,7 @@ func wide(column string, pixels int) Override { return named(column, Property{"c
 
 // moment is a column of times in milliseconds.
 func moment(column string) Override {
-	return named(column, Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 180})
+	return named(column, Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 160})
 }
 
 // from is a list of thresholds: a colour, then pairs of a value and the colour
