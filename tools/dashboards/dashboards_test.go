@@ -271,6 +271,43 @@ func TestColumnsShowWhatTellsRowsApart(t *testing.T) {
 	}
 }
 
+// An alert leads to a page that shows what it is about: by a table with its labels.
+func TestAlertsLeadToPagesThatShowTheirSubject(t *testing.T) {
+	pages := map[string]map[string]bool{}
+	each(t, func(d rendered, p *Panel) {
+		if p.Type != "table" {
+			return
+		}
+		if pages[d.UID] == nil {
+			pages[d.UID] = map[string]bool{}
+		}
+		for _, target := range p.Targets {
+			for _, m := range regexp.MustCompile(`by \(([^)]*)\)`).FindAllStringSubmatch(target.Expr, -1) {
+				for l := range strings.SplitSeq(m[1], ", ") {
+					pages[d.UID][l] = true
+				}
+			}
+		}
+	})
+	alerts := strings.Split(read(t, "alerts/rules.tmpl.yaml"), "- alert: ")[1:]
+	for _, alert := range alerts {
+		name, _, _ := strings.Cut(alert, "\n")
+		page := regexp.MustCompile(`dashboard_url: '<% dashboard "(\w+)" %>'`).FindStringSubmatch(alert)
+		if page == nil {
+			t.Errorf("%s leads to no page", name)
+			continue
+		}
+		for _, m := range regexp.MustCompile(`\$labels\.(\w+)`).FindAllStringSubmatch(alert, -1) {
+			if subject := m[1] == "node" || m[1] == "cause"; subject && !pages["workload-identity-"+page[1]][m[1]] {
+				t.Errorf("%s is about %s, which no table of the page %s shows", name, m[1], page[1])
+			}
+		}
+	}
+	if len(alerts) < 19 {
+		t.Errorf("%d alerts, want all", len(alerts))
+	}
+}
+
 func TestAlertsAndNewVersionsAreMarked(t *testing.T) {
 	for _, d := range committed(t) {
 		var got []string
