@@ -46,7 +46,7 @@ pack = cd tools && $(GO) run ./imagetar -tag $(2) -version $(VERSION) -revision 
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
-.PHONY: help build image image-tar release reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures chromium clean
+.PHONY: help build image image-tar release reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ e2e-web: chromium $(AXE) ## Look at the status page with Chromium in every state
 
 pictures: chromium $(AXE) ## Take the pictures of the status page in docs/images/status again
 	cd test/e2e && $(GO) test -count=1 -timeout 10m ./web -update
+
+pictures-dashboards: chromium ## Take the pictures in docs/images/dashboards from the Grafana at URL, of CLUSTER and NODE
+	cd test/e2e && $(GO) run ./dashboards/pictures -grafana "$(URL)" -cluster "$(CLUSTER)" -node "$(NODE)"
 
 lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the code with golangci-lint, and the workflow with actionlint
 	$(GOLANGCI_LINT) run --allow-serial-runners ./...

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -65,11 +66,11 @@ func TestClustersOfOneNameAreTwo(t *testing.T) {
 	} {
 		var got []string
 		for _, r := range g.rows(t, "workload-identity-"+all.page, all.panel, all.ref, map[string]string{"node": "gke-prod-pool-00001"}) {
-			row := ""
+			var row []string
 			for _, l := range all.labels {
-				row += r.Metric[l] + " "
+				row = append(row, r.Metric[l])
 			}
-			got = append(got, fmt.Sprintf("%s: %v", row[:len(row)-1], r.numbers()[0]))
+			got = append(got, fmt.Sprintf("%s: %v", strings.Join(row, " "), r.numbers()[0]))
 		}
 		slices.Sort(got)
 		if !slices.Equal(got, all.want) {

@@ -26,17 +26,18 @@ func TestARedirectionThatComesAndGoesPagesOnce(t *testing.T) {
 }
 
 // A confirm probe follows 300 ms after one that finds a wrong identity, and a third one
-// after it, so that a blip of half a second is never stated. It is not lost either.
+// after it, so that a blip of half a second is never stated. It is not lost either. Ten
+// seconds between probes are no multiple of the turns, or all would hit the same half.
 func TestHalfOfTheAnswersWrongPagesOnce(t *testing.T) {
 	t.Parallel()
-	c := newCluster(t, shared, "10 bypass for 0.5 s in 1", "half", 6)
+	c := newCluster(t, shared, "10 bypass for 0.47 s in 0.94", "half", 6)
 	c.healthy(t)
 	began := time.Now()
 	ctx, end := context.WithCancel(t.Context())
 	var blipping sync.WaitGroup
 	defer blipping.Wait()
 	defer end()
-	blipping.Go(func() { c.nodes[0].blip(ctx, t, time.Second/2) })
+	blipping.Go(func() { c.nodes[0].blip(ctx, t, 470*time.Millisecond) })
 	c.awaits(t, "ticket "+flapping+" firing", began)
 	page := c.awaits(t, "page "+partlyWrong+" firing", began)
 	if len(page.Alerts) != 1 || page.Alerts[0].Labels["node"] != c.nodes[0].name {

@@ -43,9 +43,9 @@ const (
 func TestALateBackendPagesOnce(t *testing.T) {
 	t.Parallel()
 	late := startLateMonitoring(t)
-	t.Run("a node", func(t *testing.T) {
-		t.Parallel()
-		for run := range 3 {
+	for run := range 3 {
+		t.Run(fmt.Sprintf("a node, run %d", run+1), func(t *testing.T) {
+			t.Parallel()
 			c := newCluster(t, late, "9 late backend: one node of six falls back", fmt.Sprintf("late%d", run+1), 6)
 			c.healthy(t)
 			atAnyMoment()
@@ -55,8 +55,8 @@ func TestALateBackendPagesOnce(t *testing.T) {
 			}
 			c.awaits(t, "page "+nodeFallback+" resolved", suffer(t, "healthy", c.nodes[0]))
 			c.heard(t, "page "+nodeFallback+" firing", "page "+nodeFallback+" resolved")
-		}
-	})
+		})
+	}
 	t.Run("a cluster", func(t *testing.T) {
 		t.Parallel()
 		c := newCluster(t, late, "9 late backend: all of 20 nodes fall back", "lateall", 20)

@@ -71,7 +71,8 @@ func byGMP(t *testing.T, in *install) config {
 	endpoint, _ := endpoints[0].(map[string]any)
 	port, _ := endpoint["port"].(string)
 	rules := []rule{
-		set("project_id", "demo-project"), set("location", "europe-west1"), set("cluster", "c")}
+		set("project_id", "demo-project"), set("location", "europe-west1"), set("cluster", "c"),
+	}
 	for label, value := range selector {
 		rules = append(rules, keep("pod_label_"+strings.NewReplacer(".", "_", "/", "_").Replace(label), value))
 	}
