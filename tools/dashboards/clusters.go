@@ -98,20 +98,20 @@ func (c clusterLabels) variables() []*Variable {
 
 // toCluster is the link of a row to the cluster that it names.
 func (c clusterLabels) toCluster() string {
-	link := "/d/" + clusterUID + "?${datasource:queryparam}"
+	var of strings.Builder
 	for _, l := range c {
-		link += fmt.Sprintf("&var-%[1]s=${__data.fields.%[1]s}", l)
+		fmt.Fprintf(&of, "&var-%[1]s=${__data.fields.%[1]s}", l)
 	}
-	return link + keepTime
+	return "/d/" + clusterUID + "?${datasource:queryparam}" + of.String() + keepTime
 }
 
 // toNode is the link of a row to the node that it names, in the chosen clusters.
 func (c clusterLabels) toNode() string {
-	link := "/d/" + nodeUID + "?${datasource:queryparam}"
+	var of strings.Builder
 	for _, l := range c {
-		link += fmt.Sprintf("&${%s:queryparam}", l)
+		fmt.Fprintf(&of, "&${%s:queryparam}", l)
 	}
-	return link + "&${job:queryparam}&var-node=${__data.fields.node}" + keepTime
+	return "/d/" + nodeUID + "?${datasource:queryparam}" + of.String() + "&${job:queryparam}&var-node=${__data.fields.node}" + keepTime
 }
 
 // named calls what is missing of a cluster's labels All: that is also how its link

@@ -208,7 +208,7 @@ func matchersOf(t *testing.T, one neighbour, metric string) []*labels.Matcher {
 			if !ok || s.Name != metric {
 				return nil
 			}
-			isName := func(m *labels.Matcher) bool { return m.Name == labels.MetricName }
+			isName := func(m *labels.Matcher) bool { return m.Name == "__name__" }
 			if ms := slices.DeleteFunc(slices.Clone(s.LabelMatchers), isName); slices.ContainsFunc(ms, func(m *labels.Matcher) bool { return m.Name == "namespace" }) {
 				found = append(found, ms)
 			}

@@ -130,11 +130,11 @@ func (f form) ofCluster() string {
 			strings.ReplaceAll(f.text(place), "%s", "{{ $label }}") + "{{ else }}" + strings.ReplaceAll(f.text(name), "%s", "{{ $label }}") + "{{ end }}{{ end }}"
 	}
 	slices.Reverse(labels)
-	all := strings.ReplaceAll(f.text(name), "%s", labels[0])
+	all := []string{strings.ReplaceAll(f.text(name), "%s", labels[0])}
 	for _, l := range labels[1:] {
-		all += strings.ReplaceAll(f.text(place), "%s", l)
+		all = append(all, strings.ReplaceAll(f.text(place), "%s", l))
 	}
-	return all
+	return strings.Join(all, "")
 }
 
 // selector and args are those of a query within a text, for printf.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -91,7 +92,7 @@ func lines(text string) []string {
 	var all []string
 	for paragraph := range strings.SplitSeq(text, "\n") {
 		line := ""
-		for _, word := range strings.Fields(paragraph) {
+		for word := range strings.FieldsSeq(paragraph) {
 			if line != "" && len(line)+1+len(word) > phone {
 				all, line = append(all, line), ""
 			}
@@ -107,7 +108,7 @@ func TestNotificationsOfGroups(t *testing.T) {
 	fallback := alertNamed(t, "WorkloadIdentityNodeFallback")
 	var many []*alert.Alert
 	for i := range 25 {
-		many = append(many, rendering.alert(fallback, node(fmt.Sprint(i)), 1, nil))
+		many = append(many, rendering.alert(fallback, node(strconv.Itoa(i)), 1, nil))
 	}
 	over := *many[0]
 	over.EndsAt = time.Now().Add(-time.Second)
@@ -130,7 +131,8 @@ func TestNotificationsOfGroups(t *testing.T) {
 		{
 			"without nodes", risks,
 			"A setting will break Workload Identity of cluster shop: eBPF host routing bypasses the GKE metadata server (cilium_bpf_host_routing), and 1 more",
-			[]string{"\nAlso A setting will break Workload Identity of cluster shop: Cilium's"}, []string{"; A"},
+			[]string{"\nAlso A setting will break Workload Identity of cluster shop: Cilium's"},
+			[]string{"; A"},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -73,7 +73,7 @@ func readModule(t *testing.T) module {
 			case "resource":
 				m.resource = b.Body
 			}
-			hclsyntax.VisitAll(b.Body, func(n hclsyntax.Node) hcl.Diagnostics {
+			_ = hclsyntax.VisitAll(b.Body, func(n hclsyntax.Node) hcl.Diagnostics {
 				if e, is := n.(*hclsyntax.ScopeTraversalExpr); is && e.Traversal.RootName() == "var" {
 					m.used = append(m.used, e.Traversal[1].(hcl.TraverseAttr).Name)
 				}

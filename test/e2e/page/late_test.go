@@ -36,8 +36,9 @@ const (
 	seenAfter = 10 * time.Second
 	// evaluated is how often the rules are; what they record waits for so long, too.
 	evaluated = 10 * time.Second
-	// promisedLate is what docs/alerting.md promises for such a backend.
-	promisedLate = 66 * time.Second
+	// promisedLate is the sum in docs/alerting.md for such a backend, 66 s, and some
+	// seconds for a busy machine.
+	promisedLate = 70 * time.Second
 )
 
 func TestALateBackendPagesOnce(t *testing.T) {
