@@ -233,7 +233,7 @@ func TestTablesNameTheirColumns(t *testing.T) {
 }
 
 // At 1440 pixels a page is 1400 wide. Names of nodes of GKE have up to 45 characters, in
-// seven and a half pixels each.
+// eight pixels each.
 func TestColumnsShowWhatTellsRowsApart(t *testing.T) {
 	found := 0
 	each(t, func(d rendered, p *Panel) {
@@ -258,7 +258,7 @@ func TestColumnsShowWhatTellsRowsApart(t *testing.T) {
 				continue
 			}
 			found++
-			if column[title] < 45*7.5 {
+			if column[title] < 45*8 {
 				t.Errorf("%s: %q: the column %s is %.0f wide, want the longest name", d.path, p.Title, title, column[title])
 			}
 		}
@@ -364,7 +364,7 @@ func TestCausesAreInTheWordsOfTheAgent(t *testing.T) {
 	each(t, func(_ rendered, p *Panel) {
 		for _, o := range p.FieldConfig.Overrides {
 			for _, property := range o.Properties {
-				if slices.Contains([]string{"What it is", "First remedy", "Suspected cause"}, o.Matcher.Options) && property.ID == "mappings" {
+				if slices.Contains([]string{"What it is", "First remedy"}, o.Matcher.Options) && property.ID == "mappings" {
 					text, err := json.Marshal(property.Value)
 					var mappings []Mapping
 					if err == nil {
@@ -380,9 +380,8 @@ func TestCausesAreInTheWordsOfTheAgent(t *testing.T) {
 	})
 	guides := diagnose.Guides()
 	for column, words := range map[string]func(diagnose.Guide) string{
-		"What it is":      func(g diagnose.Guide) string { return g.Title },
-		"First remedy":    func(g diagnose.Guide) string { return g.Remedy },
-		"Suspected cause": func(g diagnose.Guide) string { return g.Title + " (" + string(g.Cause) + ")" },
+		"What it is":   func(g diagnose.Guide) string { return g.Title },
+		"First remedy": func(g diagnose.Guide) string { return g.Remedy },
 	} {
 		if got := len(said[column]); got != len(guides)+1 {
 			t.Errorf("the column %s has %d words, want those of %d causes and of none", column, got, len(guides))

@@ -20,25 +20,25 @@ topk(20, workload_identity:cluster:nodes_failing{<chosen>})`))
 		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 4, now("", `
 1 - sum(workload_identity:cluster:nodes_failing{<chosen>}) / sum(workload_identity:cluster:nodes{<chosen>})`)).absent("no agents"),
 
-		stat("Nodes that are not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 4, now("", `
+		stat("Nodes not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 4, now("", `
 sum(workload_identity:cluster:nodes_failing{<chosen>})`)).count().absent("no agents"),
 
-		stat("Wrong since", "When the first of the nodes that are not right now entered the state they are in. A node of which the agent is restarted counts from then on.", "dateTimeFromNow", from(bad), 4, now("", `
+		stat("Wrong since", "When the first of the nodes that are not right now entered the state they are in. A node of which the agent is restarted counts from then on.", "dateTimeFromNow", from(good, 1, bad), 4, now("", `
 1000 * min(workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)).absent("nothing is wrong"),
 
-		stat("Clusters with wrong nodes", "Clusters that have nodes in any state but match.", "short", from(good, 1, bad), 4, now("", `
+		stat("Clusters not right", "Clusters that have nodes in any state but match.", "short", from(good, 1, bad), 4, now("", `
 count(workload_identity:cluster:nodes_failing{<chosen>} > 0) or 0 * count(workload_identity:cluster:nodes{<chosen>})`)).count().absent("no agents"),
 
-		stat("Nodes without an agent", "Nodes that ought to have an agent and have none with a verdict. Without kube-state-metrics none is known.", "short", from(good, 1, warning), 4, now("", `
+		stat("Without an agent", "Nodes that ought to have an agent and have none with a verdict. Without kube-state-metrics none is known.", "short", from(good, 1, warning), 4, now("", `
 sum(workload_identity:cluster:agents_missing{<chosen>})`)).count().absent("no agents"),
 
-		stat("Agents that cannot read what is expected", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date.", "short", from(good, 1, warning), 4, now("", `
+		stat("Blind agents", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date.", "short", from(good, 1, warning), 4, now("", `
 sum(workload_identity:cluster:agents_blind{<chosen>})`)).count().absent("no agents"),
 
 		table(
 			"Clusters, worst first", "The fifty clusters with the greatest share of nodes that are not right, and what most of these suffer from. The name leads to the cluster.", 24, 8,
 			slices.Concat(c.columns(), []string{
-				"Value #A", "Not right", "Value #B", "Nodes not right", "Value #C", "Nodes", "Value #E", "Wrong since", "cause", "Suspected cause", "Value #F", "Nodes with it", "Value #D", "Without agent",
+				"Value #A", "Not right", "Value #B", "Nodes not right", "Value #C", "Nodes", "Value #E", "Wrong since", "cause", "What it is", "Value #F", "On nodes", "Value #D", "Without agent",
 			}),
 			rows(`topk(50, `+c.named(`max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>}) / on (<cluster>) max by (<cluster>) (workload_identity:cluster:nodes{<chosen>})`)+`)`),
 			rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>})")),
@@ -52,9 +52,9 @@ sum(workload_identity:cluster:agents_blind{<chosen>})`)).count().absent("no agen
 				coloured(), Property{"unit", "percentunit"}, Property{"color", Color{Mode: "thresholds"}},
 				Property{"thresholds", Thresholds{"absolute", from(good, 0.000001, warning, 0.01, bad)}}, Property{"custom.width", 100},
 			)...),
-			wide("Nodes not right", 130), wide("Nodes", 90), wide("Without agent", 120), wide("Nodes with it", 120),
+			wide("Nodes not right", 130), wide("Nodes", 90), wide("Without agent", 120), wide("On nodes", 100),
 			moment("Wrong since"),
-			named("Suspected cause", Property{"mappings", byCause(title, "")}),
+			named("What it is", Property{"mappings", byCause(title, "")}, Property{"custom.width", 420}),
 		),
 
 		table(

@@ -31,12 +31,12 @@ or on () label_replace(vector(0), "node", "${node:raw}", "", ""))`),
 		}),
 		marks("<cluster>, node, alertname, severity", there, "{{node}}: {{severity}}"),
 
-		stat("State", "What the agent says now, or that there is none any more. Of several nodes the worst.", "", from(noAgent), 6, now("", `
+		stat("State", "What the agent says now, or that there is none any more. Of several nodes the worst.", "", from(noAgent), 5, now("", `
 max(`+said+`
 )`)).background(byRank()).absent("no agent"),
 
 		table(
-			"Now", "State, since when, whether Prometheus gets metrics from the agent, how long a new Pod waits for its identity (from the start of the agent to its first token), and when the last token expires. Of an agent that is gone: when its last sample was, within a day.", 18, 4,
+			"Now", "State, since when, whether Prometheus gets metrics from the agent, how long a new Pod waits for its identity (from the start of the agent to its first token), and when the last token expires. Of an agent that is gone: when its last sample was, within a day.", 19, 4,
 			slices.Concat([]string{"node", "Node", "Value #A", "State", "Value #B", "Since", "Value #C", "Agent", "Value #D", "First token after", "Value #E", "Token expires"}, c.hidden()),
 			rows(said),
 			rows(`
@@ -52,20 +52,20 @@ max(`+said+`
 			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 140})...),
 			moment("Since"), moment("Token expires"), named("First token after", Property{"unit", "s"}, Property{"custom.width", 110}),
 			named("Agent", append(coloured(), Property{"custom.width", 130}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
-				"1": {Text: "scraped", Color: good}, "0": {Text: "cannot be scraped", Color: warning, Index: 1},
+				"1": {Text: "scraped", Color: good}, "0": {Text: "not scraped", Color: warning, Index: 1},
 			}}}})...),
 		),
 
 		table(
 			"Expected and observed identity", "The identity that Pods should get, and where that is known from; and below it the one that they get, and which metadata server answers: gke hands out the identities of Pods, vm that of the node.", 24, 4,
-			slices.Concat([]string{"what", "", "email", "Identity", "from", "From", "node", "Node", "Value", ""}, c.hidden()),
+			slices.Concat([]string{"what", "Which", "email", "Identity", "from", "From", "node", "Node", "Value", ""}, c.hidden()),
 			rows(`
 sort_desc(
   2 * label_replace(max by (<cluster>, node, email, from) (label_replace(workload_identity_expected_info{`+of+`}, "from", "$1", "source", "(.*)")), "what", "expected", "", "")
     or
   label_replace(max by (<cluster>, node, email, from) (label_replace(workload_identity_observed_info{`+of+`}, "from", "$1", "metadata_server", "(.*)")), "what", "observed", "", "")
 )`),
-		).with(wide("Identity", 420), wide("From", 110)),
+		).absent("no agent answers").with(wide("Which", 100), wide("Identity", 480), wide("From", 120)),
 
 		table(
 			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it. Empty where no agent answers.", 24, 5,
@@ -76,15 +76,15 @@ label_replace(label_replace(
     or on (<cluster>, node)
   label_replace(0 * max by (<cluster>, node) (workload_identity_exporter_build_info{`+of+`}), "cause", "none", "", ""),
 "title", "$1", "cause", "(.*)"), "remedy", "$1", "cause", "(.*)")`),
-		).with(
-			named("What it is", Property{"mappings", byCause(title, "Nothing is suspected")}, Property{"custom.width", 380}),
+		).absent("no agent answers").twoLines().with(
+			named("What it is", Property{"mappings", byCause(title, "Nothing is suspected")}, Property{"custom.width", 400}),
 			named("First remedy", Property{"mappings", byCause(remedy, "No setting that breaks Workload Identity was found.")}),
 		),
 
-		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 10, 8, query("{{node}}", said)),
+		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 9, 8, query("{{node}}", said)),
 
 		table(
-			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 14, 8,
+			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 15, 8,
 			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "Value", ""}, c.hidden()),
 			rows(`
 max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
@@ -119,7 +119,7 @@ histogram_quantile(0.95, sum by (endpoint, le) (rate(workload_identity_probe_dur
 		lines("Failures by reason", "Requests without a usable answer, by endpoint and reason.", "short", 12, query("{{endpoint}} {{reason}}", `
 sum by (endpoint, reason) (increase(workload_identity_probe_failures_total{`+of+`}[$__rate_interval]))
   and
-sum by (endpoint, reason) (workload_identity_probe_failures_total{`+of+`}) > 0`)).count(),
+sum by (endpoint, reason) (workload_identity_probe_failures_total{`+of+`}) > 0`)).count().absent("no request failed"),
 
 		areas("Verdicts on single probes", "What each probe found, before confirmation: blips that are never stated show here.", "short", 12, query("{{state}}", `
 sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interval]))`)).count().with(byState()...),
@@ -140,7 +140,7 @@ sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interv
 		lines("Failing requests to Kubernetes", "Requests to the API server that failed, by resource and reason. Without the ServiceAccount the agent does not know what is expected.", "short", 24, query("{{resource}} {{reason}}", `
 sum by (resource, reason) (increase(workload_identity_kubernetes_request_failures_total{`+of+`}[$__rate_interval]))
   and
-sum by (resource, reason) (workload_identity_kubernetes_request_failures_total{`+of+`}) > 0`)).count(),
+sum by (resource, reason) (workload_identity_kubernetes_request_failures_total{`+of+`}) > 0`)).count().absent("no request failed"),
 	)
 }
 
@@ -193,7 +193,7 @@ func guide() string {
 			fmt.Fprintf(&b, "| `%s` | [%s](%s/blob/main/alerts/runbooks/%s.md) |\n", s.name, s.runbook, repository, s.runbook)
 		}
 	}
-	b.WriteString("\nThe agent's status page and logs, with the namespace and the Pod of the table above:\n\n" +
+	b.WriteString("\nThe agent's status page and logs, with the namespace and the Pod of the table below:\n\n" +
 		"    kubectl -n NAMESPACE port-forward pod/POD 10988   # http://127.0.0.1:10988/\n" +
 		"    kubectl -n NAMESPACE logs POD\n")
 	return b.String()

@@ -43,15 +43,25 @@ func stat(title, description, unit string, steps []Step, w int, targets ...Targe
 	return p
 }
 
-// absent is what a number says where there is none.
+// absent is what a panel says where there is no result.
 func (p *Panel) absent(text string) *Panel {
 	p.FieldConfig.Defaults.NoValue = text
 	return p
 }
 
-// count is a number without decimals.
+// count is a number without decimals, and in a graph of zeros an axis to one.
 func (p *Panel) count() *Panel {
 	p.FieldConfig.Defaults.Decimals = new(0)
+	if p.Type == "timeseries" {
+		p.FieldConfig.Defaults.Custom["axisSoftMax"] = 1
+	}
+	return p
+}
+
+// twoLines is a table whose texts need two: Grafana sizes rows by labels, and not by what
+// they are mapped to.
+func (p *Panel) twoLines() *Panel {
+	p.Options["cellHeight"] = "lg"
 	return p
 }
 
@@ -63,7 +73,7 @@ func (p *Panel) sorted(column string, desc bool) *Panel {
 
 // bySeverity colours the column of that name.
 func bySeverity() Override {
-	return named("Severity", append(coloured(), Property{"custom.width", 90}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
+	return named("Severity", append(coloured(), Property{"custom.width", 100}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
 		"critical": {Text: "critical", Color: bad}, "warning": {Text: "warning", Color: warning, Index: 1}, "no alert fires": {Text: "none fires", Color: good, Index: 2},
 	}}}})...)
 }
@@ -82,6 +92,7 @@ func lines(title, description, unit string, w int, targets ...Target) *Panel {
 // areas is a graph of parts that add up.
 func areas(title, description, unit string, w int, targets ...Target) *Panel {
 	p := lines(title, description, unit, w, targets...)
+	p.Options["legend"] = legend()
 	p.FieldConfig.Defaults.Custom = map[string]any{
 		"drawStyle": "line", "lineInterpolation": "stepAfter", "lineWidth": 0, "fillOpacity": 90, "showPoints": "never",
 		"stacking": map[string]any{"mode": "normal", "group": "A"},
@@ -106,7 +117,7 @@ func timeline(title, description string, mappings []Mapping, w, h int, targets .
 }
 
 // widths are those that show the longest texts of a label, in pixels.
-var widths = map[string]int{"node": 340, "alertname": 350, "pod": 340}
+var widths = map[string]int{"node": 370, "alertname": 370, "pod": 370}
 
 // table has a column for each label, and for the value of each query. Columns
 // are named in pairs of a field and its title, in order; an empty title hides it.
@@ -114,7 +125,7 @@ func table(title, description string, w, h int, columns []string, targets ...Tar
 	p := panel("table", title, description, w, h, targets)
 	// Long texts wrap from Grafana 10 on; older ones show them by "inspect".
 	p.FieldConfig.Defaults = Field{Custom: map[string]any{
-		"align": "auto", "filterable": true, "inspect": true, "cellOptions": map[string]any{"type": "auto", "wrapText": true},
+		"align": "auto", "inspect": true, "cellOptions": map[string]any{"type": "auto", "wrapText": true},
 	}}
 	p.Options = map[string]any{"showHeader": true, "cellHeight": "sm"}
 	if len(targets) > 1 {
@@ -222,6 +233,7 @@ func named(name string, properties ...Property) Override {
 // first of the two, newer ones the second.
 func coloured() []Property {
 	return []Property{
+		{"custom.align", "left"},
 		{"custom.displayMode", "color-background-solid"},
 		{"custom.cellOptions", map[string]any{"type": "color-background", "mode": "basic", "wrapText": true}},
 	}

@@ -92,6 +92,3 @@ func byCause(words func(diagnose.Guide) string, none string) []Mapping {
 func title(g diagnose.Guide) string { return g.Title }
 
 func remedy(g diagnose.Guide) string { return g.Remedy }
-
-// titleAndLabel is for tables that have no column for the label.
-func titleAndLabel(g diagnose.Guide) string { return g.Title + " (" + string(g.Cause) + ")" }

@@ -16,7 +16,7 @@ var emptyWhenHealthy = map[string]string{
 	"workload-identity-cluster: mark Alerts begin":          "no alert fires",
 	"workload-identity-fleet: mark Alerts begin":            "no alert fires",
 	"workload-identity-node: mark Alerts begin":             "no alert fires",
-	"workload-identity-cluster: Nodes, worst first D":       "nothing is suspected; a table without this column stays",
+	"workload-identity-cluster: Nodes, worst first C":       "nothing is suspected; a table without this column stays",
 	"workload-identity-fleet: Clusters, worst first F":      "nothing is suspected; a table without this column stays",
 	"workload-identity-cluster: Refused tokens by reason A": "no request fails",
 	"workload-identity-cluster: Failures by reason A":       "no request fails",
@@ -100,7 +100,7 @@ func TestEveryQueryHasDataInEveryState(t *testing.T) {
 		}
 	})
 	t.Run("agents that have read no expectation are counted", func(t *testing.T) {
-		rows := g.rows(t, "workload-identity-cluster", "Agents that cannot read what is expected", "A", nil)
+		rows := g.rows(t, "workload-identity-cluster", "Blind agents", "A", nil)
 		if len(rows) != 1 || !slices.Equal(rows[0].numbers(), []float64{2}) { // those in unknown_expectation
 			t.Errorf("%v, want 2", rows)
 		}
@@ -186,7 +186,7 @@ func TestEveryQueryHasDataWhereAllIsWell(t *testing.T) {
 	t.Run("one node", func(t *testing.T) { g.hasData(t, map[string]string{"node": "-1-match"}, none) })
 
 	for panel, want := range map[string]float64{
-		"Right identity": 1, "Nodes that are not right": 0, "Nodes without an agent": 0,
+		"Right identity": 1, "Nodes not right": 0, "Without an agent": 0,
 	} {
 		if rows := g.rows(t, "workload-identity-fleet", panel, "A", nil); len(rows) != 1 || !slices.Equal(rows[0].numbers(), []float64{want}) {
 			t.Errorf("%s: %v, want %v", panel, rows, want)

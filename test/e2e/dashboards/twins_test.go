@@ -40,7 +40,7 @@ func TestClustersOfOneNameAreTwo(t *testing.T) {
 	for location, want := range map[string]struct{ right, failing, all, state float64 }{broken: {0, 3, 3, 9}, well: {1, 0, 40, 1}} {
 		chosen := map[string]string{"project_id": "shop", "location": location, "cluster": "prod"}
 		number("cluster", "Right identity", "A", chosen, want.right)
-		number("cluster", "Nodes that are not right", "A", chosen, want.failing)
+		number("cluster", "Nodes not right", "A", chosen, want.failing)
 		number("fleet", "Clusters, worst first", "A", chosen, 1-want.right)
 		number("fleet", "Clusters, worst first", "B", chosen, want.failing)
 		number("fleet", "Clusters, worst first", "C", chosen, want.all)
