@@ -42,7 +42,9 @@ sum(workload_identity:cluster:agents_blind{<chosen>})`)).count().absent("no agen
 			rows(`
 `+withRunbooks(`sum by (state) (workload_identity:cluster_state:nodes{state!="match",<chosen>})`)+`
   or on ()
-label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "state", "all nodes are right", "", "")`),
+label_replace(label_replace(
+  0 * max(workload_identity:cluster:nodes{<chosen>}),
+"state", "all nodes are right", "", ""), "alertname", "../README", "", "")`),
 			rows(`1000 * min by (state) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!="match",<chosen>})`),
 		).with(
 			named("State", append(coloured(), Property{"mappings", byStateName()}, linked("Runbook", toRunbook, true))...),

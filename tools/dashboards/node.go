@@ -37,7 +37,7 @@ max(`+said+`
 
 		table(
 			"Now", "State, since when, whether Prometheus gets metrics from the agent, how long a new Pod waits for its identity (from the start of the agent to its first token), and when the last token expires. Of an agent that is gone: when its last sample was, within a day.", 19, 4,
-			slices.Concat([]string{"node", "Node", "Value #A", "State", "Value #B", "Since", "Value #C", "Agent", "Value #D", "First token after", "Value #E", "Token expires"}, c.hidden()),
+			slices.Concat([]string{"node", "Node", "Value #A", "State", "Value #B", "Since", "Value #C", "Agent", "Value #D", "First token", "Value #E", "Token expires"}, c.hidden()),
 			rows(said),
 			rows(`
 1000 * (
@@ -50,7 +50,7 @@ max(`+said+`
 			rows(`1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`),
 		).with(
 			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 140})...),
-			moment("Since"), moment("Token expires"), named("First token after", Property{"unit", "s"}, Property{"custom.width", 110}),
+			moment("Since"), moment("Token expires"), named("First token", Property{"unit", "s"}, Property{"custom.width", 110}),
 			named("Agent", append(coloured(), Property{"custom.width", 130}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
 				"1": {Text: "scraped", Color: good}, "0": {Text: "not scraped", Color: warning, Index: 1},
 			}}}})...),
@@ -65,7 +65,7 @@ sort_desc(
     or
   label_replace(max by (<cluster>, node, email, from) (label_replace(workload_identity_observed_info{`+of+`}, "from", "$1", "metadata_server", "(.*)")), "what", "observed", "", "")
 )`),
-		).absent("no agent answers").with(wide("Which", 100), wide("Identity", 480), wide("From", 120)),
+		).absent("no agent answers").sorted("Node", false).with(wide("Which", 100), wide("Identity", 480), wide("From", 120)),
 
 		table(
 			"Suspected causes and remedies", "What may explain the state, or will break it although all is well, and what to do about it. Empty where no agent answers.", 24, 5,
@@ -90,7 +90,7 @@ label_replace(label_replace(
 max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
   or on ()
 label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
-		).with(named("Alert", linked("Runbook", toRunbook, true)), bySeverity()),
+		).sorted("Severity", false).with(named("Alert", linked("Runbook", toRunbook, true)), bySeverity()),
 
 		text("What to do", "The runbook of each state, and how to reach the agent.", guide(), 12, 9),
 		table(
@@ -182,6 +182,7 @@ func byStateName() []Mapping {
 	for i, s := range states {
 		m.Options[s.name] = Result{Text: s.name, Color: s.colour, Index: i}
 	}
+	m.Options["all nodes are right"] = Result{Text: "all nodes are right", Color: good, Index: len(states)}
 	return []Mapping{m}
 }
 
