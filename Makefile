@@ -124,7 +124,7 @@ e2e-web: chromium $(AXE) ## Look at the status page with Chromium in every state
 pictures: chromium $(AXE) ## Take the pictures of the status page in docs/images/status again
 	cd test/e2e && $(GO) test -count=1 -timeout 10m ./web -update
 
-pictures-dashboards: chromium ## Take the pictures in docs/images/dashboards from the Grafana at URL, of CLUSTER and NODE
+pictures-dashboards: chromium ## Take the pictures of dashboards in docs/images from the Grafana at URL, of CLUSTER and NODE
 	cd test/e2e && $(GO) run ./dashboards/pictures -grafana "$(URL)" -cluster "$(CLUSTER)" -node "$(NODE)"
 
 lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the code with golangci-lint, and the workflow with actionlint

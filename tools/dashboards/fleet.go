@@ -58,7 +58,7 @@ sum(workload_identity:cluster:agents_blind{<chosen>})`)).count().absent("no agen
 		),
 
 		table(
-			"Alerts that fire", "Alerts of this project by cluster, those that page first. The name leads to its runbook.", 12, 8,
+			"Alerts that fire", "Alerts of this project by cluster, those that page first. The name leads to its runbook.", 14, 8,
 			slices.Concat([]string{"severity", "Severity", "alertname", "Alert"}, c.columns(), []string{"Value", "Firing"}),
 			rows(`
 topk(50, `+c.named(`count by (<cluster>, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",<chosen>})`)+`)
@@ -70,7 +70,7 @@ label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "n
 		),
 
 		table(
-			"What changed in the last hour", "Nodes in each state, all nodes, and agents of each version: how many more or fewer than an hour ago, the greatest changes first.", 12, 8,
+			"What changed in the last hour", "Nodes in each state, all nodes, and agents of each version: how many more or fewer than an hour ago, the greatest changes first.", 10, 8,
 			slices.Concat([]string{"Value", "By", "way", "More or fewer", "what", "What"}, c.columns(), []string{"state", "", "version", ""}),
 			rows(`
 topk(50, `+c.named(`

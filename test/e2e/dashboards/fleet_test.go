@@ -185,7 +185,7 @@ func (f *fleet) node(cluster, name string, number int, ill string) {
 	agent(read, "expectation_timestamp_seconds")
 	if ill != "" { // that of others is asked for by nobody
 		for _, reason := range []string{"forbidden", "not_found", "throttled", "timeout", "unavailable"} {
-			agent(rising(0), "kubernetes_request_failures_total", "resource", "serviceaccounts", "reason", reason)
+			agent(rising(0.01), "kubernetes_request_failures_total", "resource", "serviceaccounts", "reason", reason)
 		}
 	}
 	agent(func(age time.Duration) float64 { return f.seconds(age) + 3000 - float64(number%600) }, "token_expiry_timestamp_seconds")
@@ -199,7 +199,7 @@ func (f *fleet) node(cluster, name string, number int, ill string) {
 		agent(one, "probe_success", "endpoint", endpoint)
 		for _, reason := range []string{"timeout", "unreachable", "throttled", "server_error", "denied", "redirect", "malformed", "not_found"} {
 			failures := 0.0
-			if ill == "token_denied" && endpoint == "token" && reason == "denied" {
+			if ill != "" {
 				failures = 0.1
 			}
 			agent(rising(failures), "probe_failures_total", "endpoint", endpoint, "reason", reason)

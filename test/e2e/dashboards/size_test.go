@@ -49,7 +49,7 @@ func TestEveryQueryIsQuickOnFifteenThousandNodes(t *testing.T) {
 				if r.took > atMost {
 					t.Errorf("%s of %s takes %s, want at most %s:\n%s", a, shown.what, r.took, atMost, a.expression)
 				}
-				if r.count() == 0 {
+				if r.count() == 0 && a.panel != "mark Alerts end" { // none ends
 					t.Errorf("%s of %s has no data:\n%s", a, shown.what, a.expression)
 				}
 			}

@@ -1,4 +1,4 @@
-// Command pictures takes the pictures of the dashboards in docs/images/dashboards from a
+// Command pictures takes the pictures of the dashboards in docs/images from a
 // Grafana that has them and something to show.
 package main
 
@@ -18,7 +18,7 @@ import (
 
 func main() {
 	grafana := flag.String("grafana", "http://127.0.0.1:3000", "address of Grafana")
-	folder := flag.String("to", "../../docs/images/dashboards", "folder of the pictures")
+	folder := flag.String("to", "../../docs/images", "folder of the pictures")
 	cluster := flag.String("cluster", "", "the cluster to show")
 	node := flag.String("node", "", "the node to show")
 	flag.Parse()
@@ -51,10 +51,10 @@ func take(grafana, folder, cluster, node string) error {
 		return err
 	}
 	for file, page := range map[string]string{
-		"fleet.png":         "fleet?theme=dark",
-		"cluster.png":       "cluster?theme=dark" + cluster,
-		"cluster-light.png": "cluster?theme=light" + cluster,
-		"node.png":          "node?theme=dark" + cluster + node,
+		"dashboard-fleet.png":         "fleet?theme=dark",
+		"dashboard-cluster.png":       "cluster?theme=dark" + cluster,
+		"dashboard-cluster-light.png": "cluster?theme=light" + cluster,
+		"dashboard-node.png":          "node?theme=dark" + cluster + node,
 	} {
 		if err := picture(browser, grafana+"/d/workload-identity-"+page+"&kiosk", filepath.Join(folder, file)); err != nil {
 			return fmt.Errorf("%s: %w", page, err)
