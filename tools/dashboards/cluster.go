@@ -105,23 +105,15 @@ max by (<cluster>, node, cause) (
 		),
 
 		table(
-			"Which nodes have no agent", "Nodes that ought to have an agent and have none with a verdict, and when one last had one, within three hours. Where kube-state-metrics is missing nothing is known of them.", 12, 8,
-			slices.Concat([]string{"node", "Node", "Value", "Last verdict"}, c.hidden()),
+			"Which nodes have no agent", "Nodes that ought to have an agent and have none with a verdict, and when there was one. Where kube-state-metrics is missing nothing is known of them.", 12, 8,
+			slices.Concat([]string{"node", "Node", "Value", "Last seen"}, c.hidden()),
 			rows(`
-topk(20,
-    1000 * max by (<cluster>, node) (max_over_time(timestamp(workload_identity:node:verdict{<chosen>})[3h:10m]))
-      and on (<cluster>, node)
-    workload_identity:node:wants_agent{<chosen>}
-      unless on (<cluster>, node)
-    workload_identity:node:verdict{<chosen>}
-  or
-    0 * max by (<cluster>, node) (workload_identity:node:wants_agent{<chosen>} unless on (<cluster>, node) workload_identity:node:verdict{<chosen>})
+topk(20, 1000 * max by (<cluster>, node) (workload_identity:node:agent_missing{<chosen>}))
   or on ()
-    label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "node", "every node has one", "", "")
-)`),
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "node", "every node has one", "", "")`),
 		).with(
 			named("Node", linked("The node", c.toNode(), false)),
-			named("Last verdict", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 160}, zero("not in three hours")),
+			named("Last seen", Property{"unit", "dateTimeAsIso"}, Property{"custom.width", 160}, zero("–")),
 		),
 
 		bars("Blast radius by namespace", "Pods that run with a wrong identity. The twenty namespaces with the most.", "short", 12, 8, now("{{namespace}}", `

@@ -215,7 +215,7 @@ func TestWindowsFollowTheResolution(t *testing.T) {
 		for _, m := range regexp.MustCompile(`\[([^\]]*)\]`).FindAllStringSubmatch(a.target.Expr, -1) {
 			// Some are a memory of what is gone, and one is that of the alert about
 			// partly wrong answers, which the line is of.
-			memory := slices.Contains([]string{"1d", "1d:15s", "3h:10m"}, m[1])
+			memory := slices.Contains([]string{"1d", "1d:15s"}, m[1])
 			if m[1] != "$__rate_interval" && !memory && (m[1] != "2m" || a.panel.Title != "Share of wrong answers") {
 				t.Errorf("%s: %q has the window %s, want $__rate_interval", a.page, a.of, m[1])
 			}
