@@ -163,9 +163,13 @@ func TestWhatPagesIsAPolicyOfCloudMonitoring(t *testing.T) {
 		t.Fatalf("policies %v, want %v", got, want)
 	}
 	for alert, p := range policies {
+		group := "workload-identity"
+		if alert == "WorkloadIdentityPartlyWrong" {
+			group += ".answers"
+		}
 		for name, want := range map[string]string{
 			"display_name": alert, "severity": "CRITICAL", "project": "p", "combiner": "OR",
-			condition + "alert_rule": alert, condition + "rule_group": "workload-identity",
+			condition + "alert_rule": alert, condition + "rule_group": group,
 			"documentation.mime_type": "text/markdown", "documentation.links.url": paging[alert],
 		} {
 			if got := p[name].AsString(); got != want {
