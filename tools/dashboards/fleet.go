@@ -17,77 +17,61 @@ topk(20, workload_identity:cluster:nodes_failing{<chosen>})`))
 		slices.Concat([]*Variable{datasourceVariable()}, c.variables()),
 		marks("<cluster>, alertname, severity", `<chosen>`, "<where>: {{severity}}"),
 
-		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 4, now("", `
-1 - sum(workload_identity:cluster:nodes_failing{<chosen>}) / sum(workload_identity:cluster:nodes{<chosen>})`)).absent("no agents"),
-
-		stat("Nodes not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 4, now("", `
-sum(workload_identity:cluster:nodes_failing{<chosen>})`)).count().absent("no agents"),
-
-		stat("Wrong since", "When the first of the nodes that are not right now entered the state they are in. A node of which the agent is restarted counts from then on.", "dateTimeFromNow", from(good, 1, bad), 4, now("", `
-1000 * min(workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)).absent("nothing is wrong"),
-
-		stat("Clusters not right", "Clusters that have nodes in any state but match.", "short", from(good, 1, bad), 4, now("", `
+		append(overview(
+			stat("Clusters not right", "Clusters that have nodes in any state but match.", "short", from(good, 1, bad), 4, now("", `
 count(workload_identity:cluster:nodes_failing{<chosen>} > 0) or 0 * count(workload_identity:cluster:nodes{<chosen>})`)).count().absent("no agents"),
-
-		stat("Without an agent", "Nodes that ought to have an agent and have none with a verdict. Without kube-state-metrics none is known.", "short", from(good, 1, warning), 4, now("", `
-sum(workload_identity:cluster:agents_missing{<chosen>})`)).count().absent("no agents"),
-
-		stat("Blind agents", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date.", "short", from(good, 1, warning), 4, now("", `
-sum(workload_identity:cluster:agents_blind{<chosen>})`)).count().absent("no agents"),
-
-		table(
-			"Clusters, worst first", "The fifty clusters with the greatest share of nodes that are not right, and what most of these suffer from. The name leads to the cluster.", 24, 8,
-			slices.Concat(c.columns(), []string{
-				"Value #A", "Not right", "Value #B", "Nodes not right", "Value #C", "Nodes", "Value #E", "Wrong since", "cause", "What it is", "Value #F", "On nodes", "Value #D", "Without agent",
-			}),
-			rows(`topk(50, `+c.named(`max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>}) / on (<cluster>) max by (<cluster>) (workload_identity:cluster:nodes{<chosen>})`)+`)`),
-			rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>})")),
-			rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:nodes{<chosen>})")),
-			rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:agents_missing{<chosen>})")),
-			rows(c.ofWorst(`1000 * min by (<cluster>) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)),
-			rows(c.ofWorst("max by (<cluster>, cause) (topk by (<cluster>) (1, workload_identity:cluster_cause:nodes{<chosen>}))")),
-		).with(
-			named(c.title(c.name()), linked("The cluster", c.toCluster(), false)),
-			named("Not right", append(
-				coloured(), Property{"unit", "percentunit"}, Property{"color", Color{Mode: "thresholds"}},
-				Property{"thresholds", Thresholds{"absolute", from(good, 0.000001, warning, 0.01, bad)}}, Property{"custom.width", 100},
-			)...),
-			wide("Nodes not right", 130), wide("Nodes", 90), wide("Without agent", 120), wide("On nodes", 100),
-			moment("Wrong since"),
-			named("What it is", Property{"mappings", byCause(title, "")}, Property{"custom.width", 420}),
 		),
 
-		table(
-			"Alerts that fire", "Alerts of this project by cluster, those that page first. The name leads to its runbook.", 14, 8,
-			slices.Concat([]string{"severity", "Severity", "alertname", "Alert"}, c.columns(), []string{"Value", "Firing"}),
-			rows(`
-topk(50, `+c.named(`count by (<cluster>, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",<chosen>})`)+`)
-  or on ()
-label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
-		).sorted("Severity", false).with(
-			named("Alert", linked("Runbook", toRunbook, true)), named(c.title(c.name()), linked("The cluster", c.toCluster(), false)),
-			bySeverity(), wide("Firing", 80),
-		),
+			table(
+				"Clusters, worst first", "The fifty clusters with the greatest share of nodes that are not right, and what most of these suffer from. The name leads to the cluster.", 24, 8,
+				slices.Concat(c.columns(), []string{
+					"Value #A", "Not right", "Value #B", "Nodes not right", "Value #C", "Nodes", "Value #E", "Wrong since", "cause", "What it is", "Value #F", "On nodes", "Value #D", "Without agent",
+				}),
+				rows(`topk(50, `+c.named(`max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>}) / on (<cluster>) max by (<cluster>) (workload_identity:cluster:nodes{<chosen>})`)+`)`),
+				rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>})")),
+				rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:nodes{<chosen>})")),
+				rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:agents_missing{<chosen>})")),
+				rows(c.ofWorst(`1000 * min by (<cluster>) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)),
+				rows(c.ofWorst("max by (<cluster>, cause) (topk by (<cluster>) (1, workload_identity:cluster_cause:nodes{<chosen>}))")),
+			).with(
+				named(c.title(c.name()), linked("The cluster", c.toCluster(), false)),
+				named("Not right", append(
+					coloured(), Property{"unit", "percentunit"}, Property{"color", Color{Mode: "thresholds"}},
+					Property{"thresholds", Thresholds{"absolute", from(good, 0.000001, warning, 0.01, bad)}}, Property{"custom.width", 100},
+				)...),
+				wide("Nodes not right", 130), wide("Nodes", 90), wide("Without agent", 120), wide("On nodes", 100),
+				moment("Wrong since"),
+				named("What it is", Property{"mappings", byCause(title, "")}, Property{"custom.width", 420}),
+			),
 
-		table(
-			"What changed in the last hour", "Nodes in each state, all nodes, and agents of each version: how many more or fewer than an hour ago, the greatest changes first.", 10, 8,
-			slices.Concat([]string{"Value", "By", "way", "More or fewer", "what", "What"}, c.columns(), []string{"state", "", "version", ""}),
-			rows(`
+			table(
+				"Alerts that fire", "Alerts of this project by cluster, those that page first. The name leads to its runbook.", 14, 8,
+				slices.Concat([]string{"severity", "Severity", "alertname", "Alert"}, c.columns(), []string{"Value", "Firing"}),
+				rows(`
+topk(50, `+c.named(`count by (<cluster>, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",<chosen>})`)+`)`+wellRow("severity", "no alert fires")),
+			).sorted("Severity", false).with(
+				named("Alert", linked("Runbook", toRunbook, true)), named(c.title(c.name()), linked("The cluster", c.toCluster(), false)),
+				bySeverity(), wide("Firing", 80),
+			),
+
+			table(
+				"What changed in the last hour", "Nodes in each state, all nodes, and agents of each version: how many more or fewer than an hour ago, the greatest changes first.", 10, 8,
+				slices.Concat([]string{"Value", "By", "way", "More or fewer", "what", "What"}, c.columns(), []string{"state", "", "version", ""}),
+				rows(`
 topk(50, `+c.named(`
 `+change("> 0", "more", "")+`
   or
 `+change("< 0", "fewer", "-1 * ")+`
 `)+`)
   or on ()
-label_replace(0 * max(workload_identity:cluster:nodes{<chosen>} offset 1h), "what", "nothing: as many nodes in each state, and agents of each version", "", "")
-  or on ()
-label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "what", "not known: nothing was recorded an hour ago", "", "")`),
-		).with(named(c.title(c.name()), linked("The cluster", c.toCluster(), false)), wide("By", 60), wide("More or fewer", 120)),
+label_replace(0 * max(workload_identity:cluster:nodes{<chosen>} offset 1h), "what", "nothing: as many nodes in each state, and agents of each version", "", "")`+wellRow("what", "not known: nothing was recorded an hour ago")),
+			).with(named(c.title(c.name()), linked("The cluster", c.toCluster(), false)), wide("By", 60), wide("More or fewer", 120)),
 
-		stacks("Nodes by state, in the worst clusters", "The twenty clusters with the most nodes that are not right.", 12, 8, bar, "state", rows(nodesByState)).with(byState()...),
+			stacks("Nodes by state, in the worst clusters", "The twenty clusters with the most nodes that are not right.", 12, 8, bar, "state", rows(nodesByState)).with(byState()...),
 
-		areas("Nodes by state", "All nodes of the chosen clusters.", "short", 12, query("{{state}}", `
+			areas("Nodes by state", "All nodes of the chosen clusters.", "short", 12, query("{{state}}", `
 sum by (state) (workload_identity:cluster_state:nodes{<chosen>})`)).count().with(byState()...),
+		)...,
 	)
 }
 

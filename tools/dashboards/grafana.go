@@ -96,7 +96,6 @@ type Annotation struct {
 	Step        string     `json:"step"`
 	TitleFormat string     `json:"titleFormat"`
 	TextFormat  string     `json:"textFormat"`
-	TagKeys     string     `json:"tagKeys"`
 }
 
 // Panel is one answer.

@@ -87,9 +87,7 @@ label_replace(label_replace(
 			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 15, 8,
 			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "Value", ""}, c.hidden()),
 			rows(`
-max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})
-  or on ()
-label_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), "severity", "no alert fires", "", "")`),
+max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})`+wellRow("severity", "no alert fires")),
 		).sorted("Severity", false).with(named("Alert", linked("Runbook", toRunbook, true)), bySeverity()),
 
 		text("What to do", "The runbook of each state, and how to reach the agent.", guide(), 12, 9),

@@ -57,6 +57,28 @@ func page(c clusterLabels, uid, title, description string, variables []*Variable
 	}
 }
 
+// overview is the first row of the pages of clusters. One of its numbers is the page's own.
+func overview(own *Panel) []*Panel {
+	return []*Panel{
+		stat("Right identity", "Share of nodes on which Pods get the identity that they should get, and a token for it.", "percentunit", from(bad, 0.99, warning, 1, good), 4, now("", `
+1 - sum(workload_identity:cluster:nodes_failing{<chosen>}) / sum(workload_identity:cluster:nodes{<chosen>})`)).absent("no agents"),
+
+		stat("Nodes not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 4, now("", `
+sum(workload_identity:cluster:nodes_failing{<chosen>})`)).count().absent("no agents"),
+
+		stat("Wrong since", "When the first of the nodes that are not right now entered the state they are in. A node of which the agent is restarted counts from then on.", "dateTimeFromNow", from(good, 1, bad), 4, now("", `
+1000 * min(workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)).absent("nothing is wrong"),
+
+		own,
+
+		stat("Without an agent", "Nodes that ought to have an agent and have none with a verdict. Without kube-state-metrics none is known.", "short", from(good, 1, warning), 4, now("", `
+sum(workload_identity:cluster:agents_missing{<chosen>})`)).count().absent("no agents"),
+
+		stat("Blind agents", "Agents that have not read the expected identity for an hour, or never. They judge by what they read last: their match may be out of date.", "short", from(good, 1, warning), 4, now("", `
+sum(workload_identity:cluster:agents_blind{<chosen>})`)).count().absent("no agents"),
+	}
+}
+
 func to(title, uid, tooltip string) Link {
 	return Link{Title: title, Type: "link", Icon: "dashboard", Tooltip: tooltip, URL: "/d/" + uid, IncludeVars: true, KeepTime: true}
 }
@@ -113,8 +135,9 @@ workload_identity:cluster_version:agents{<chosen>} offset 1m`, "Agents {{version
 
 // named links of the tables.
 const (
-	keepTime     = "&${__url_time_range}"
-	toRunbook    = repository + "/blob/main/alerts/runbooks/${__data.fields.alertname}.md"
-	toStatusPage = "http://${__data.fields.instance}/"
-	toPodLogs    = `https://console.cloud.google.com/logs/query;query=resource.type%3D%22k8s_container%22%0Aresource.labels.namespace_name%3D%22${__data.fields.namespace}%22%0Aresource.labels.pod_name%3D%22${__data.fields.pod}%22`
+	keepTime         = "&${__url_time_range}"
+	toRunbook        = repository + "/blob/main/alerts/runbooks/${__data.fields.alertname}.md"
+	toRunbookOfState = repository + "/blob/main/alerts/runbooks/${__data.fields.runbook}.md"
+	toStatusPage     = "http://${__data.fields.instance}/"
+	toPodLogs        = `https://console.cloud.google.com/logs/query;query=resource.type%3D%22k8s_container%22%0Aresource.labels.namespace_name%3D%22${__data.fields.namespace}%22%0Aresource.labels.pod_name%3D%22${__data.fields.pod}%22`
 )

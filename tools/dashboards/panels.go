@@ -1,6 +1,9 @@
 package main
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 var datasource = Datasource{Type: "prometheus", UID: "${datasource}"}
 
@@ -12,6 +15,12 @@ func query(legend, expr string) Target {
 // now is a target for the present alone.
 func now(legend, expr string) Target {
 	return Target{Expr: strings.TrimSpace(expr), LegendFormat: legend, Format: "time_series", Instant: true}
+}
+
+// wellRow is the row of a table in which nothing is wrong. Some agent must say so: where
+// there is none, the table is empty.
+func wellRow(label, text string) string {
+	return fmt.Sprintf("\n  or on ()\nlabel_replace(0 * max(workload_identity:cluster:nodes{<chosen>}), %q, %q, \"\", \"\")", label, text)
 }
 
 // rows is a target whose result is a row for each series, now.
@@ -139,7 +148,7 @@ func table(title, description string, w, h int, columns []string, targets ...Tar
 			continue
 		}
 		order[field], titles[field] = i/2, title
-		if width := widths[field]; width > 0 && title != "Runbook" {
+		if width := widths[field]; width > 0 {
 			p = p.with(wide(title, width))
 		}
 	}

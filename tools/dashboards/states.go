@@ -69,11 +69,11 @@ func byState() []Override {
 	return overrides
 }
 
-// withRunbooks gives the series of states the alert of each, for links.
+// withRunbooks gives the series of states the runbook of each, for links.
 func withRunbooks(expr string) string {
 	for _, s := range states {
 		if s.runbook != "" {
-			expr = fmt.Sprintf("label_replace(\n%s,\n\"alertname\", %q, \"state\", %q)", expr, s.runbook, s.name)
+			expr = fmt.Sprintf("label_replace(\n%s,\n\"runbook\", %q, \"state\", %q)", expr, s.runbook, s.name)
 		}
 	}
 	return expr
