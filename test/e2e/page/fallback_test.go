@@ -19,27 +19,33 @@ func TestANodeThatFallsBackPagesOnce(t *testing.T) {
 	for run := range 5 {
 		t.Run(fmt.Sprintf("run %d", run+1), func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, shared, "1 one node of six falls back", fmt.Sprintf("single%d", run+1), 6)
-			c.healthy(t)
-			atAnyMoment()
-			broken := c.nodes[run]
-			page := c.awaitsPage(t, nodeFallback, suffer(t, "bypass", broken), promised)
-			if len(page.Alerts) != 1 {
-				t.Fatalf("%d alerts in the page, want 1", len(page.Alerts))
-			}
-			for label, want := range map[string]string{
-				"node": broken.name, "cluster": c.name, "observed": nodeEmail, "expected": appEmail, "metadata_server": "vm", "severity": "critical",
-			} {
-				if got := page.Alerts[0].Labels[label]; got != want {
-					t.Errorf("%s=%q in the page, want %q", label, got, want)
-				}
-			}
-			c.quiet(t, 20*time.Second) // it goes on
-			c.awaits(t, "page "+nodeFallback+" resolved", suffer(t, "healthy", broken))
-			c.heard(t, "page "+nodeFallback+" firing", "page "+nodeFallback+" resolved")
-			c.names(t, broken)
+			aNodeFallsBack(t, shared, "1 one node of six falls back", fmt.Sprintf("single%d", run+1), run, promised)
 		})
 	}
+}
+
+// aNodeFallsBack breaks one node of a new cluster and repairs it: that is one page, in time.
+func aNodeFallsBack(t *testing.T, m *monitoring, scenario, name string, which int, atMost time.Duration) {
+	t.Helper()
+	c := newCluster(t, m, scenario, name, 6)
+	c.healthy(t)
+	atAnyMoment()
+	broken := c.nodes[which]
+	page := c.awaitsPage(t, nodeFallback, suffer(t, "bypass", broken), atMost)
+	if len(page.Alerts) != 1 {
+		t.Fatalf("%d alerts in the page, want 1", len(page.Alerts))
+	}
+	for label, want := range map[string]string{
+		"node": broken.name, "cluster": c.name, "observed": nodeEmail, "expected": appEmail, "metadata_server": "vm", "severity": "critical",
+	} {
+		if got := page.Alerts[0].Labels[label]; got != want {
+			t.Errorf("%s=%q in the page, want %q", label, got, want)
+		}
+	}
+	c.quiet(t, 20*time.Second) // it goes on
+	c.awaits(t, "page "+nodeFallback+" resolved", suffer(t, "healthy", broken))
+	c.heard(t, "page "+nodeFallback+" firing", "page "+nodeFallback+" resolved")
+	c.names(t, broken)
 }
 
 func TestAForeignIdentityPagesOnce(t *testing.T) {

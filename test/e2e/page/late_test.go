@@ -47,15 +47,7 @@ func TestALateBackendPagesOnce(t *testing.T) {
 	for run := range 3 {
 		t.Run(fmt.Sprintf("a node, run %d", run+1), func(t *testing.T) {
 			t.Parallel()
-			c := newCluster(t, late, "9 late backend: one node of six falls back", fmt.Sprintf("late%d", run+1), 6)
-			c.healthy(t)
-			atAnyMoment()
-			page := c.awaitsPage(t, nodeFallback, suffer(t, "bypass", c.nodes[0]), promisedLate)
-			if len(page.Alerts) != 1 || page.Alerts[0].Labels["node"] != c.nodes[0].name || page.Alerts[0].Labels["observed"] != nodeEmail {
-				t.Errorf("the page is about %v", page.Alerts)
-			}
-			c.awaits(t, "page "+nodeFallback+" resolved", suffer(t, "healthy", c.nodes[0]))
-			c.heard(t, "page "+nodeFallback+" firing", "page "+nodeFallback+" resolved")
+			aNodeFallsBack(t, late, "9 late backend: one node of six falls back", fmt.Sprintf("late%d", run+1), run, promisedLate)
 		})
 	}
 	t.Run("a cluster", func(t *testing.T) {
