@@ -96,7 +96,7 @@ func reasons(r report.Report) html {
 	}
 	for _, c := range append(slices.Clone(r.Causes), r.Risks...) {
 		h += tag("h3", text(c.Title+" ("+strings.ReplaceAll(string(c.Confidence), "_", " ")+", "+string(c.Cause)+")")) +
-			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook")) + commands(c.Commands)
+			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook: "+c.Title)) + commands(c.Commands)
 	}
 	switch {
 	case h == "" && r.State == identity.Match:

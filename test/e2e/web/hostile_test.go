@@ -61,8 +61,8 @@ func TestTheFullestPageFitsOnAPhone(t *testing.T) {
 		LastProbe:   time.Now(),
 	}
 	// Every cause there is, three times.
-	for _, c := range diagnose.Causes() {
-		f := diagnose.Finding{Cause: c, Confidence: diagnose.Suggests, Why: word, Remedy: diagnose.Remedy{Text: word, Commands: []string{word}}, Runbook: diagnose.Runbooks + string(c)}
+	for _, g := range diagnose.Guides() {
+		f := diagnose.Finding{Cause: g.Cause, Title: g.Title, Confidence: diagnose.Suggests, Why: word, Remedy: diagnose.Remedy{Text: word, Commands: []string{word}}, Runbook: g.Runbook}
 		snapshot.Diagnosis.Suspects = append(snapshot.Diagnosis.Suspects, f)
 		snapshot.Diagnosis.RuledOut = append(snapshot.Diagnosis.RuledOut, f)
 		snapshot.Diagnosis.Missing = append(snapshot.Diagnosis.Missing, diagnose.Gap{Fact: word, Remedy: f.Remedy})
