@@ -5,7 +5,7 @@ ARG GO_VERSION=1.26
 FROM --platform=$BUILDPLATFORM golang:${GO_VERSION} AS build
 WORKDIR /src
 COPY go.mod go.sum ./
-COPY internal/conntrack internal/conntrack
+COPY third_party/conntrack third_party/conntrack
 RUN go mod download
 COPY cmd cmd
 COPY internal internal

@@ -46,7 +46,7 @@ pack = cd tools && $(GO) run ./imagetar -tag $(2) -version $(VERSION) -revision 
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
-.PHONY: help build image image-tar release reproduce demo test lint generate bench test-alerts e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
+.PHONY: help build image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,19 +72,23 @@ reproduce: ## Build the binary twice, at two places and without a cache, and com
 demo: build ## Run the exporter against the simulator until Ctrl-C
 	@sh tools/demo.sh
 
-test: test-alerts ## Run all tests that need only Go (with the race detector if there is a C compiler)
+test: ## Test the exporter, the simulator, the demo and the docs (with the race detector if there is a C compiler)
 	@$(if $(RACE),,echo "make test: no C compiler, so the race detector is off" >&2;) $(GO) vet ./...
 	$(GO) test $(RACE) ./cmd/... ./internal/... ./docs/...
 	@# These build and run binaries, which the test cache does not know of.
 	$(GO) test $(RACE) -count=1 ./test/...
 
+# The test cache does not know of the files of other modules.
 test-alerts: $(PROMTOOL) $(AMTOOL) ## Test the alert rules with promtool, and the Alertmanager example with amtool
-	cd tools && $(GO) vet ./... && $(GO) test -count=1 ./... # the test cache does not know of the files of other modules
+	cd tools && $(GO) vet ./rules && $(GO) test -count=1 ./rules
 	$(PROMTOOL) check rules --lint=all --lint-fatal alerts/workload-identity.rules.yaml
 	sed '1,/^spec:/d; s/^  //' deploy/kustomize/overlays/gmp/clusterrules.yaml >bin/clusterrules.yaml
 	$(PROMTOOL) check rules --lint=all --lint-fatal bin/clusterrules.yaml
 	$(PROMTOOL) test rules alerts/tests/*.test.yaml
 	AMTOOL=$(AMTOOL) sh alerts/tests/alertmanager.sh
+
+test-tools: ## Test the dashboards, the chart, the manifests and the release
+	cd tools && $(GO) vet ./... && $(GO) test -count=1 $$($(GO) list ./... | grep -v /rules$$)
 
 e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath

@@ -1,6 +1,6 @@
 module github.com/workload-identity-exporter/workload-identity-exporter
 
-go 1.26.0
+go 1.26.7
 
 require (
 	cloud.google.com/go/compute/metadata v0.10.0
@@ -55,4 +55,4 @@ require (
 	sigs.k8s.io/structured-merge-diff/v6 v6.4.2 // indirect
 )
 
-replace github.com/mwitkow/go-conntrack => ./internal/conntrack
+replace github.com/mwitkow/go-conntrack => ./third_party/conntrack

@@ -38,9 +38,6 @@ func TestGeneratedParts(t *testing.T) {
 		{"report.md", "report"},
 		{"report.md", "outcomes"},
 		{"causes.md", "causes"},
-		{"../README.md", "states"},
-		{"../README.md", "metrics"},
-		{"../README.md", "configuration"},
 	} {
 		t.Run(tt.file+" "+tt.part, func(t *testing.T) {
 			text, err := os.ReadFile(tt.file)

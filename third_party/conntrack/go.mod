@@ -1,4 +1,4 @@
 // Takes the place of github.com/mwitkow/go-conntrack, see conntrack.go.
 module github.com/mwitkow/go-conntrack
 
-go 1.26.0
+go 1.26.7
