@@ -62,6 +62,11 @@ func check(t *testing.T, f diagnose.Facts, d diagnose.Diagnosis) {
 					t.Errorf("%s: our own words are shown as %q, not as %q", found.Cause, shown, text)
 				}
 			}
+			for _, command := range found.Remedy.Commands {
+				if strings.Contains(command, " #") { // which zsh takes for arguments
+					t.Errorf("%s: a comment is behind the command %q", found.Cause, command)
+				}
+			}
 			if !isSentence(found.Why) || len(found.Why) > 900 {
 				t.Errorf("%s: why is no sentence: %q", found.Cause, found.Why)
 			}

@@ -16,14 +16,14 @@ func enableMetadataServer(f Facts) Remedy {
 			"rely on it too: ask their owners.",
 		[]string{
 			"gcloud container node-pools describe " + pool + where +
-				"--format='value(config.workloadMetadataConfig.mode)' # GKE_METADATA is right",
+				"--format='value(config.workloadMetadataConfig.mode)'",
 			"gcloud container node-pools update " + pool + where + "--workload-metadata=GKE_METADATA",
 		},
 	}
 }
 
 func leaveHostNetwork(f Facts) Remedy {
-	command := f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.hostNetwork}' # true?"
+	command := f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.hostNetwork}'"
 	if f.Gate {
 		return Remedy{"Remove hostNetwork from the Pod's spec, or expect the identity of the node.", []string{command}}
 	}
@@ -160,7 +160,7 @@ func allowEgress(f Facts) Remedy {
 		text,
 		[]string{
 			"kubectl get networkpolicies -A",
-			"kubectl get ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies -A # with a self-managed Cilium",
+			"kubectl get ciliumnetworkpolicies,ciliumclusterwidenetworkpolicies -A",
 		},
 	}
 }
@@ -190,7 +190,7 @@ func findProxy(f Facts) Remedy {
 				"traffic.sidecar.istio.io/excludeOutboundIPRanges. If it fails only while a Pod starts, " +
 				"holdApplicationUntilProxyStarts is enough.",
 			[]string{
-				f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.initContainers[*].name} {.spec.containers[*].name}' # istio-proxy?",
+				f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.initContainers[*].name} {.spec.containers[*].name}'",
 				ask,
 			},
 		}

@@ -32,7 +32,7 @@ func (f Facts) restartCilium() []string {
 	cilium := f.kubectlCilium()
 	return []string{
 		cilium + "delete pod -l k8s-app=cilium --field-selector spec.nodeName=" + f.node(),
-		f.kubectl() + "exec " + f.pod() + " -- /workload-identity-exporter check # right after some seconds?",
+		f.kubectl() + "exec " + f.pod() + " -- /workload-identity-exporter check -wait 1m",
 		cilium + "rollout restart daemonset/cilium",
 		cilium + "rollout status daemonset/cilium",
 	}
@@ -40,7 +40,7 @@ func (f Facts) restartCilium() []string {
 
 // whatRoutes is the command that tells how Cilium routes on this node.
 func (f Facts) whatRoutes() string {
-	return f.inCilium("cilium-dbg status | grep -i routing # Host: BPF, or Host: Legacy")
+	return f.inCilium("cilium-dbg status | grep -i routing")
 }
 
 // inCilium is a command in Cilium's agent on this node.
@@ -115,7 +115,7 @@ func trackConnections(f Facts) Remedy {
 	const rest = " The same in the Helm values: installNoConntrackIptablesRules: false. Leave " + legacyRouting +
 		" at \"true\": without it eBPF host routing does the same."
 	commands := f.set(`"`+noConntrackRules+`": "false"`, noConntrackRules)
-	look := f.inCilium("iptables -t raw -S CILIUM_PRE_raw | grep notrack # two lines: it is this")
+	look := f.inCilium("iptables -t raw -S CILIUM_PRE_raw | grep notrack")
 	switch {
 	case f.unreadCilium():
 		return Remedy{text + " and restart Cilium's agents, on one node first." + rest, []string{look}}
@@ -130,10 +130,10 @@ func trackConnections(f Facts) Remedy {
 
 func restoreRedirect(f Facts) Remedy {
 	return Remedy{
-		"Look for the rule on the node; if it is missing, drain the node and let it be replaced. GKE writes the rule when " +
+		"Look on the node for the rule that sends 169.254.169.254 to 169.254.169.252:988; if it is missing, drain the node and let it be replaced. GKE writes the rule when " +
 			"the node starts, and what flushes or reloads iptables takes it away.",
 		[]string{
-			"gcloud compute ssh " + f.node() + " -- sudo iptables -t nat -S PREROUTING # -d 169.254.169.254/32 ... 169.254.169.252:988?",
+			"gcloud compute ssh " + f.node() + " -- sudo iptables -t nat -S PREROUTING",
 		},
 	}
 }

@@ -34,14 +34,49 @@ func runbooks(t *testing.T) []page {
 	return pages
 }
 
-// pages are the runbooks, what leads to them, and what is about the manifests.
+// pages are all that people read.
 func pages(t *testing.T) []page {
 	t.Helper()
-	all := runbooks(t)
-	for _, path := range []string{"alerts/README.md", "docs/causes.md", "docs/install.md", "docs/releasing.md", "docs/security.md", "deploy/chart/README.md"} {
-		all = append(all, page{path, string(read(t, path))})
+	var all []page
+	for _, pattern := range []string{"*.md", "docs/*.md", "alerts/*.md", "alerts/runbooks/*.md", "deploy/chart/*.md"} {
+		paths, err := filepath.Glob(repository + "/" + pattern)
+		if err != nil || len(paths) == 0 {
+			t.Fatalf("no pages %s: %v", pattern, err)
+		}
+		for _, path := range paths {
+			path = strings.TrimPrefix(filepath.ToSlash(path), repository+"/")
+			all = append(all, page{path, string(read(t, path))})
+		}
 	}
 	return all
+}
+
+// In zsh what is behind a # is an argument, and an apostrophe waits for another one.
+func TestCommandsCanBePasted(t *testing.T) {
+	block := regexp.MustCompile("(?ms)^ *```sh\n(.*?)^ *```$")
+	quoted := regexp.MustCompile(`(?s)'[^']*'|"[^"]*"`)
+	blocks := 0
+	for _, p := range pages(t) {
+		for _, m := range block.FindAllStringSubmatch(p.text, -1) {
+			blocks++
+			var commands []string
+			for line := range strings.Lines(m[1]) {
+				if comment, ok := strings.CutPrefix(strings.TrimSpace(line), "#"); !ok {
+					commands = append(commands, line)
+				} else if strings.ContainsAny(comment, "'\"`?*[") {
+					t.Errorf("%s: the shell acts on the comment %q", p.path, comment)
+				}
+			}
+			if text := quoted.ReplaceAllString(strings.Join(commands, ""), "''"); strings.Contains(text, " #") {
+				t.Errorf("%s has a comment behind a command:\n%s", p.path, m[1])
+			} else if strings.Contains(text, "=...") {
+				t.Errorf("%s has a placeholder that runs:\n%s", p.path, m[1])
+			}
+		}
+	}
+	if blocks < 50 {
+		t.Errorf("%d commands were found", blocks)
+	}
 }
 
 func alerts(t *testing.T) []monitoringv1.Rule {
