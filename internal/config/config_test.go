@@ -62,6 +62,9 @@ func TestEveryVariableIsRead(t *testing.T) {
 		if v.Value == was[i].Value {
 			t.Errorf("%s=%q has no effect", v.Name, values[v.Name])
 		}
+		if v.Default || !was[i].Default {
+			t.Errorf("%s=%q is its default: %t; that of %q is: %t", v.Name, v.Value, v.Default, was[i].Value, was[i].Default)
+		}
 	}
 	if e, _ := c.Expectation(); e.String() != "a@p.iam.gserviceaccount.com,b@p.iam.gserviceaccount.com" {
 		t.Errorf("expectation %s, want both without the space", e)

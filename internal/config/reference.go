@@ -5,6 +5,7 @@ import (
 	"io"
 	"reflect"
 	"strings"
+	"time"
 	"unicode"
 )
 
@@ -25,7 +26,11 @@ func Variables() []Variable {
 }
 
 // Value is a variable and its value in effect.
-type Value struct{ Name, Value string }
+type Value struct {
+	Name, Value string
+	// Default: it is what holds where the variable is not set.
+	Default bool
+}
 
 // Values lists the values of all variables in the order of the reference.
 func (c Config) Values() []Value {
@@ -36,7 +41,11 @@ func (c Config) Values() []Value {
 		if list, ok := reflect.TypeAssert[[]string](fields.Field(i)); ok {
 			text = strings.Join(list, ",")
 		}
-		values = append(values, Value{v.Name, text})
+		byDefault := v.Default
+		if d, err := time.ParseDuration(byDefault); err == nil {
+			byDefault = d.String()
+		}
+		values = append(values, Value{v.Name, text, strings.EqualFold(text, byDefault)})
 	}
 	return values
 }

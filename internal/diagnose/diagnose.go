@@ -119,6 +119,20 @@ const (
 	RulesOut Confidence = "rules_out"
 )
 
+// Word says it to people.
+func (c Confidence) Word() string {
+	switch c {
+	case Proves:
+		return "certain"
+	case Suggests:
+		return "likely"
+	case RulesOut:
+		return "excluded"
+	case Possible:
+	}
+	return "possible"
+}
+
 // Finding is what the facts say about one cause.
 type Finding struct {
 	Cause Cause

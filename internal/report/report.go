@@ -5,6 +5,7 @@ package report
 
 import (
 	"cmp"
+	"fmt"
 	"strings"
 	"time"
 
@@ -84,6 +85,11 @@ type Cause struct {
 	Runbook    string              `json:"runbook"`
 }
 
+// Heading names the cause, and how sure it is.
+func (c Cause) Heading() string {
+	return fmt.Sprintf("%s (%s, %s)", c.Title, c.Confidence.Word(), c.Cause)
+}
+
 // Gap is a fact that is not known.
 type Gap struct {
 	Fact     string   `json:"fact"`
@@ -128,6 +134,8 @@ type About struct {
 type Setting struct {
 	Name  string `json:"name"`
 	Value string `json:"value"`
+	// Default: it is what holds where the variable is not set.
+	Default bool `json:"default"`
 }
 
 // New reports what the snapshot says at this moment.

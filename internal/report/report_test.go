@@ -53,7 +53,7 @@ answered  the VM's metadata server, to which every Pod is the node
 why       the VM metadata server answered
 problem   the API server is away
 request   token: denied: HTTP 403: IAM says no
-cause     eBPF host routing (proves, cilium_bpf_host_routing)
+cause     eBPF host routing (certain, cilium_bpf_host_routing)
           It is on.
 remedy    Turn it off.
           $ kubectl get nodes
@@ -73,7 +73,7 @@ func TestTheSummaryIsWhatAnEventTakes(t *testing.T) {
 	s := fallback(t)
 	const want = `Pods on this node get the node's own identity instead of theirs. ` +
 		`Expected "app@project.iam.gserviceaccount.com", got "1-compute@developer.gserviceaccount.com" from the metadata server "vm": the VM metadata server answered. ` +
-		`Cause (proves): eBPF host routing (cilium_bpf_host_routing). It is on. Turn it off.`
+		`Cause (certain): eBPF host routing (cilium_bpf_host_routing). It is on. Turn it off.`
 	if got := report.New(s, report.About{}).Summary(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}

@@ -47,7 +47,7 @@ func (r Report) Text(w io.Writer, coloured bool) {
 				line("", "see "+c.Runbook)
 				continue
 			}
-			line(key, fmt.Sprintf("%s (%s, %s)", c.Title, c.Confidence, c.Cause))
+			line(key, c.Heading())
 			line("", c.Why)
 			line("remedy", c.Remedy)
 			for _, command := range c.Commands {
@@ -114,7 +114,7 @@ func (r Report) Summary() string {
 			says = append(says, fmt.Sprintf("Possible: %s (%s).", c.Title, c.Cause))
 			continue
 		}
-		says = append(says, fmt.Sprintf("Cause (%s): %s (%s). %s %s", c.Confidence, c.Title, c.Cause, c.Why, c.Remedy))
+		says = append(says, fmt.Sprintf("Cause (%s): %s (%s). %s %s", c.Confidence.Word(), c.Title, c.Cause, c.Why, c.Remedy))
 	}
 	summary := strings.Join(says, " ")
 	if len(summary) > longestSummary {

@@ -42,8 +42,9 @@ func link(to, label string) html { return `<a href="` + text(to) + `">` + text(l
 // table without any would be headings of nothing.
 //
 // The roles say what the elements mean already, because on a phone the style
-// sheet makes lines of text of them, and some browsers then forget it.
-func table(headings []string, rows ...html) html {
+// sheet makes lines of text of them, each cell behind its heading, and some browsers
+// then forget it. The first cell of a row is what it is about.
+func table(headings []string, rows ...[]string) html {
 	if len(rows) == 0 {
 		return tag("p", text("None yet."))
 	}
@@ -54,16 +55,19 @@ func table(headings []string, rows ...html) html {
 	if head != "" {
 		head = `<thead role="rowgroup"><tr role="row">` + head + "</tr></thead>"
 	}
-	return `<table role="table">` + head + `<tbody role="rowgroup">` + join(rows...) + "</tbody></table>\n"
-}
-
-// row is a line of a table, its first cell being what it is about.
-func row(heading string, cells ...string) html {
-	r := `<tr role="row"><th scope="row" role="rowheader">` + text(heading) + "</th>"
-	for _, c := range cells {
-		r += `<td role="cell"` + breakable(c) + ">" + text(c) + "</td>"
+	var body html
+	for _, cells := range rows {
+		body += `<tr role="row"><th scope="row" role="rowheader">` + text(cells[0]) + "</th>"
+		for i, c := range cells[1:] {
+			body += `<td role="cell"` + breakable(c)
+			if i+1 < len(headings) {
+				body += ` data-heading="` + text(headings[i+1]) + `"`
+			}
+			body += ">" + text(c) + "</td>"
+		}
+		body += "</tr>\n"
 	}
-	return r + "</tr>\n"
+	return `<table role="table">` + head + `<tbody role="rowgroup">` + body + "</tbody></table>\n"
 }
 
 // breakable marks a cell with a word so long that it may be broken anywhere; a

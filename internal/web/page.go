@@ -64,9 +64,9 @@ func links(r report.Report, refreshes bool) html {
 	}
 	h += link("metrics", "Metrics") + " - " + link("status.json", "This page as JSON") + " - "
 	if refreshes {
-		return tag("p", h, text("It loads itself again every 5 seconds: "), link("?refresh=off", "stop that"))
+		return tag("p", h, text("Refreshes every 5 seconds: "), link("?refresh=off", "pause refresh"))
 	}
-	return tag("p", h, text("It shows "+clock(time.Now().UTC())+": "), link("./", "load it again every 5 seconds"))
+	return tag("p", h, text("Paused at "+stamp(time.Now().UTC())+": "), link("./", "refresh every 5 seconds"))
 }
 
 func identities(r report.Report) html {
@@ -74,7 +74,7 @@ func identities(r report.Report) html {
 	if r.ExpectedRead != nil {
 		expected += ", read " + clock(*r.ExpectedRead)
 	}
-	rows := []html{
+	rows := [][]string{
 		row("Expected", or(r.Expected, "unknown"), expected),
 		row("Observed", or(r.Observed, "none"), "answered by: "+string(r.MetadataServer)+" metadata server"),
 	}
@@ -95,7 +95,7 @@ func reasons(r report.Report) html {
 		heading = "Risks"
 	}
 	for _, c := range append(slices.Clone(r.Causes), r.Risks...) {
-		h += tag("h3", text(c.Title+" ("+strings.ReplaceAll(string(c.Confidence), "_", " ")+", "+string(c.Cause)+")")) +
+		h += tag("h3", text(c.Heading())) +
 			tag("p", text(c.Why)) + tag("p", text(c.Remedy)+" "+link(c.Runbook, "Runbook: "+c.Title)) + commands(c.Commands)
 	}
 	switch {
@@ -116,7 +116,7 @@ func excluded(r report.Report) html {
 	if h != "" {
 		h = tag("h2", text("What is not known")) + h
 	}
-	var rows []html
+	var rows [][]string
 	for _, c := range r.Excluded {
 		rows = append(rows, row(c.Title, c.Why))
 	}
@@ -139,7 +139,7 @@ func lastProbe(r report.Report) html {
 	if r.LastProbe != nil {
 		heading += ", " + clock(*r.LastProbe)
 	}
-	var rows []html
+	var rows [][]string
 	for _, q := range r.Requests {
 		rows = append(rows, row(string(q.Endpoint), or(q.Failure, "ok"), fmt.Sprintf("%.1f ms", q.Seconds*1000), q.ServerHeader))
 	}
@@ -147,7 +147,7 @@ func lastProbe(r report.Report) html {
 }
 
 func changes(r report.Report) html {
-	var rows []html
+	var rows [][]string
 	for _, c := range r.Changes {
 		rows = append(rows, row(clock(c.At), string(c.From), string(c.To), c.Why))
 	}
@@ -155,7 +155,7 @@ func changes(r report.Report) html {
 }
 
 func about(a report.About) html {
-	rows := []html{
+	rows := [][]string{
 		row("Version", a.Version),
 		row("Node", or(a.Node, "unknown")),
 		row("Pod", or(a.Namespace, "unknown")+"/"+or(a.Pod, "unknown")),
@@ -163,12 +163,38 @@ func about(a report.About) html {
 		row("Metadata server probed", a.MetadataHost),
 	}
 	for _, s := range a.Settings {
-		rows = append(rows, row(s.Name, s.Value))
+		if !s.Default {
+			rows = append(rows, row(s.Name, or(s.Value, "none")))
+		}
 	}
-	return join(tag("h2", text("This agent")), table(nil, rows...))
+	return join(tag("h2", text("This agent")), table(nil, rows...), tag("p", text("Settings that are not listed have their defaults.")))
 }
 
-func clock(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") }
+func stamp(t time.Time) string { return t.Format("2006-01-02 15:04:05 MST") }
+
+// clock is a time with its age, which is what a person wants to know.
+func clock(t time.Time) string { return stamp(t) + " (" + age(time.Since(t)) + ")" }
+
+// age says how long ago something was, or is to come: 3 min ago, in 59 min.
+func age(d time.Duration) string {
+	form := "%d %s ago"
+	if d < 0 {
+		form, d = "in %d %s", -d
+	}
+	const day = 24 * time.Hour
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf(form, d/time.Second, "s")
+	case d < 2*time.Hour:
+		return fmt.Sprintf(form, d/time.Minute, "min")
+	case d < 2*day:
+		return fmt.Sprintf(form, d/time.Hour, "h")
+	}
+	return fmt.Sprintf(form, d/day, "days")
+}
+
+// row is a line of a table, its first cell being what it is about.
+func row(heading string, cells ...string) []string { return append([]string{heading}, cells...) }
 
 func or(s, otherwise string) string {
 	if s == "" {

@@ -140,7 +140,10 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 
 // statusJSON is the status page for programs.
 func (s *Server) statusJSON(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "application/json")
+	h := w.Header()
+	h.Set("Content-Type", "application/json")
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Cache-Control", "no-store")
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	_ = e.Encode(s.report()) // fails only if the client has gone

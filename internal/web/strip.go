@@ -25,7 +25,7 @@ func probes(kept []report.Probe) html {
 		if p.Dropped > 0 {
 			marks += mark("gap", fmt.Sprintf("%d not kept", p.Dropped))
 		}
-		marks += mark(string(toneOf(p.State)), clock(p.At)+" "+string(p.State))
+		marks += mark(string(toneOf(p.State)), stamp(p.At)+" "+string(p.State))
 	}
 	says := summary(kept)
 	// A screen reader says one sentence instead of a hundred marks. The others can
@@ -79,7 +79,7 @@ func summary(kept []report.Probe) string {
 // failures are the last probes that were no match, the newest first; those in a
 // row that say the same are one line.
 func failures(kept []report.Probe) html {
-	var rows []html
+	var rows [][]string
 	for end := len(kept); end > 0 && len(rows) < maxFailures; {
 		last, first := kept[end-1], end-1
 		for first > 0 && kept[first].Dropped == 0 && kept[first-1].State == last.State && failed(kept[first-1]) == failed(last) {

@@ -57,7 +57,7 @@ type site struct {
 }
 
 func about() report.About {
-	return report.About{Version: "v1.2.3", Node: "node-1", Settings: []report.Setting{{Name: "WI_PROBE_INTERVAL", Value: "1s"}}}
+	return report.About{Version: "v1.2.3", Node: "node-1", Settings: []report.Setting{{Name: "WI_PROBE_INTERVAL", Value: "1s"}, {Name: "WI_LOG_LEVEL", Value: "INFO", Default: true}}}
 }
 
 // serve runs a server over an agent, which is alive and has probed if o is not
@@ -219,7 +219,13 @@ func TestThePageSaysWhatMatters(t *testing.T) {
 	if csp := res.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
 		t.Errorf("Content-Security-Policy %q", csp)
 	}
-	_, body = s.get(t, "/status.json", "")
+	if strings.Contains(body, "WI_LOG_LEVEL") {
+		t.Error("the page shows a setting that has its default")
+	}
+	res, body = s.get(t, "/status.json", "")
+	if h := res.Header; h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cache-Control") != "no-store" {
+		t.Errorf("status.json has the headers %v", h)
+	}
 	var status map[string]any
 	if err := json.Unmarshal([]byte(body), &status); err != nil {
 		t.Fatal(err)

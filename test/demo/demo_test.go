@@ -88,16 +88,16 @@ func TestDemo(t *testing.T) {
 		t.Logf("%s: %s after %s", tt.fault, tt.state, time.Since(began).Round(10*time.Millisecond))
 		d.saysWhy(t, tt.state, tt.cause)
 		if tt.fault != "snat" { // the same state again is no Event for ten minutes
-			d.finds(t, out.String, `^Event about the Node node-1: Warning .* Cause \(suggests\): [^.]* \(`+tt.cause+`\)`)
+			d.finds(t, out.String, `^Event about the Node node-1: Warning .* Cause \(likely\): [^.]* \(`+tt.cause+`\)`)
 		}
-		d.checks(t, tt.exitCode, "verdict   "+tt.state+": ", " (suggests, "+tt.cause+")\n")
+		d.checks(t, tt.exitCode, "verdict   "+tt.state+": ", " (likely, "+tt.cause+")\n")
 		put(t, "http://"+control+"/fault/healthy")
 		state("match")
 	}
 	d.checks(t, 0, "verdict   match: ", "(annotation)")
 	// The same answers by another cause. The agent has read enough settings for a minute.
 	put(t, "http://"+control+"/fault/notrack")
-	d.checks(t, 1, "verdict   node_fallback: ", " (suggests, cilium_no_conntrack)\n")
+	d.checks(t, 1, "verdict   node_fallback: ", " (likely, cilium_no_conntrack)\n")
 	for _, part := range []string{"http://" + web + "/", "curl -X PUT " + control + "/fault/bypass", "Ctrl-C"} {
 		if !strings.Contains(out.String(), part) {
 			t.Errorf("the demo does not tell %q:\n%s", part, out)
@@ -149,7 +149,7 @@ func (d demoed) saysWhy(t *testing.T, state, cause string) {
 	t.Helper()
 	page := func(path string) func() string { return func() string { return get(t, d.web+path) } }
 	d.finds(t, page("/metrics"), `^workload_identity_suspected_cause\{cause="`+cause+`"\} 1$`)
-	d.finds(t, page("/"), `(?s)</svg>`+state+`</h1>.*<h3>[^<]+ \(suggests, `+cause+`\)`)
+	d.finds(t, page("/"), `(?s)</svg>`+state+`</h1>.*<h3>[^<]+ \(likely, `+cause+`\)`)
 	if said := get(t, d.web); strings.Contains(said, "started before that was set") {
 		t.Errorf("the settings that are played are not those that run: %s", said)
 	}
