@@ -88,7 +88,7 @@ func (b *tab) readable(t *testing.T, where string, state identity.State) {
 			t.Errorf("%s: %d of the role %s, want %d", where, count[role], role, want)
 		}
 	}
-	for role, least := range map[string]int{"table": 2, "row": 20, "rowheader": 20, "cell": 20, "columnheader": 7 * strips} {
+	for role, least := range map[string]int{"table": 2, "row": 14, "rowheader": 14, "cell": 14, "columnheader": 7 * strips} {
 		if count[role] < least {
 			t.Errorf("%s: %d of the role %s, want %d at least: %v", where, count[role], role, least, count)
 		}
