@@ -236,6 +236,13 @@ func TestWhatWasNotAnsweredNeedsNoRole(t *testing.T) {
 			t.Errorf("%s: %s %q, want that it is read again", g.Fact, g.Remedy.Text, g.Remedy.Commands)
 		}
 	}
+	// The ServiceAccount is read again and again: a NetworkPolicy may be in the way.
+	blind := facts(verdict(identity.UnknownExpectation, app, gke))
+	blind.Unanswered = []diagnose.Object{diagnose.ObjectServiceAccount}
+	if gaps := diagnose.Diagnose(blind).Missing; len(gaps) != 1 || !strings.Contains(gaps[0].Remedy.Text, "a NetworkPolicy may not let the agent") ||
+		strings.Contains(strings.Join(gaps[0].Remedy.Commands, " "), "role") {
+		t.Errorf("%+v, want that a NetworkPolicy may be in the way, and no role", gaps)
+	}
 	f.Unanswered = nil
 	for _, g := range diagnose.Diagnose(f).Missing {
 		if !slices.ContainsFunc(g.Remedy.Commands, func(c string) bool { return strings.Contains(c, "role") }) {

@@ -101,10 +101,21 @@ const again = "The agent reads it again by itself, soon after a bad verdict."
 
 // unread is the gap because the object was not read: it may not be, or there was no answer.
 func (f Facts) unread(o Object, fact, allow string, commands ...string) Gap {
-	if slices.Contains(f.Unanswered, o) {
-		return Gap{fact, Remedy{"The API server gave no answer in time. " + again, nil}}
+	const noAnswer = "The API server gave no answer in time. " + again
+	switch {
+	case !slices.Contains(f.Unanswered, o):
+		return Gap{fact, Remedy{allow, commands}}
+	case o == ObjectServiceAccount: // it is read often, so this is no mishap
+		return Gap{fact, Remedy{
+			noAnswer + " If that lasts, a NetworkPolicy may not let the agent to the API server: allow it egress to these addresses, " +
+				"and with Cilium to the entities kube-apiserver, host and remote-node, since an ipBlock means no node there.",
+			[]string{
+				"kubectl get endpointslices -n default -l kubernetes.io/service-name=kubernetes",
+				"kubectl -n " + f.namespace() + " get networkpolicies -o yaml",
+			},
+		}}
 	}
-	return Gap{fact, Remedy{allow, commands}}
+	return Gap{fact, Remedy{noAnswer, nil}}
 }
 
 func (f Facts) unreadConfigMap(name string, c ConfigMap) []Gap {
