@@ -1,5 +1,7 @@
 #!/bin/sh
-# Runs the exporter against the simulator until Ctrl-C. Called by `make demo`.
+# Runs the exporter against the simulator until Ctrl-C. Called by `make demo`, with
+# these addresses unless DEMO_METADATA_ADDRESS, DEMO_CONTROL_ADDRESS or DEMO_WEB_ADDRESS
+# is another HOST:PORT.
 set -eu
 metadata=${DEMO_METADATA_ADDRESS:-127.0.0.1:10980}
 control=${DEMO_CONTROL_ADDRESS:-127.0.0.1:10981}
@@ -11,13 +13,16 @@ bin/gke-metadata-simulator -metadata-address "$metadata" -control-address "$cont
 simulator=$!
 # What the exporter needs to know of it is written when all of it is there.
 until [ -s "$kubernetes/environment" ]; do
-	kill -0 $simulator 2>/dev/null || { echo "demo: the simulator could not start, see above" >&2; exit 1; }
+	kill -0 $simulator 2>/dev/null || {
+		echo "demo: the simulator could not start, see above; where a port is taken, set DEMO_METADATA_ADDRESS or DEMO_CONTROL_ADDRESS, HOST:PORT" >&2
+		exit 1
+	}
 	sleep 0.1
 done
 # GCE_METADATA_HOST and proxies of this shell play no part: the exporter ignores them.
 env $(cat "$kubernetes/environment") WI_LISTEN_ADDRESS="$web" WI_METADATA_HOST="$metadata" \
 	WI_PROBE_INTERVAL=2s WI_PROBE_TIMEOUT=1s WI_TOKEN_INTERVAL=2s WI_LOG_FORMAT=text \
-	bin/workload-identity-exporter &
+	bin/workload-identity-exporter 2>"$kubernetes/exporter.log" &
 exporter=$!
 
 # Ctrl-C reaches all processes of the terminal, and each of them stops by itself;
@@ -43,16 +48,19 @@ trap 'stop; exit 0' TERM
 sleep 1 # their first lines come first
 if ! kill -0 $simulator 2>/dev/null || ! kill -0 $exporter 2>/dev/null; then
 	stop
-	echo "demo: one of the two could not start, see above" >&2
+	cat "$kubernetes/exporter.log" >&2
+	echo "demo: one of the two could not start, see above; where a port is taken, set DEMO_WEB_ADDRESS=HOST:PORT" >&2
 	exit 1
 fi
 cat <<END
 
   status page   http://$web/
   metrics       http://$web/metrics
+  log           $kubernetes/exporter.log
 
-  Break it, from another terminal, and see the state change at the next probe:
-    curl -X PUT $control/fault/bypass       # the node's metadata server answers
+  Let the node's metadata server answer, from another terminal, and see the state
+  change at the next probe:
+    curl -X PUT $control/fault/bypass
     curl -s $web/metrics | grep -E '_(state|suspected_cause){.*1\$'
   The status page has the cause and its remedy, and so has the Event that is printed
   here. The same, asked once, as a gate before a Pod starts:
@@ -69,5 +77,5 @@ while kill -0 $simulator 2>/dev/null && kill -0 $exporter 2>/dev/null; do
 	wait $! || true # so that a signal is seen at once
 done
 stop
-echo "demo: one of the two has ended, see above" >&2
+echo "demo: one of the two has ended, see above and $kubernetes/exporter.log" >&2
 exit 1

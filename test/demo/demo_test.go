@@ -112,7 +112,11 @@ func TestDemo(t *testing.T) {
 		_ = syscall.Kill(-demo.Process.Pid, syscall.SIGKILL)
 		t.Fatalf("the demo runs on after Ctrl-C:\n%s", out)
 	}
-	if !strings.Contains(out.String(), "Stopped") || strings.Contains(out.String(), "Error") {
+	log, err := os.ReadFile(filepath.Join(kubernetes, "exporter.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(log), "Stopped") || strings.Contains(out.String(), "Error") {
 		t.Errorf("the demo did not stop cleanly:\n%s", out)
 	}
 	for _, address := range []string{metadata, control, web} {
