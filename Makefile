@@ -47,13 +47,16 @@ pack = cd tools && $(GO) run ./imagetar -tag $(2) -version $(VERSION) -revision 
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
-.PHONY: help build image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
+.PHONY: help build plugin image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## Build the exporter and the simulator into bin/
 	$(BUILD) -o bin/ ./cmd/workload-identity-exporter ./cmd/gke-metadata-simulator
+
+plugin: ## Build the plugin into bin/, where kubectl finds it as `kubectl workload-identity` if that is in PATH
+	$(BUILD) -o bin/kubectl-workload_identity ./cmd/kubectl-workload-identity
 
 image: ## Build the image with docker, podman or buildah (ENGINE), named IMAGE
 	@[ -n "$(ENGINE)" ] || { echo "make image: none of docker, podman and buildah is here; make image-tar needs none" >&2; exit 1; }

@@ -64,7 +64,9 @@ func failures(page string) []string {
 }
 
 // ageless is the text without how long ago things were.
-func ageless(text string) string { return regexp.MustCompile(` \(\d+ \w+ ago\)`).ReplaceAllString(text, "") }
+func ageless(text string) string {
+	return regexp.MustCompile(` \(\d+ \w+ ago\)`).ReplaceAllString(text, "")
+}
 
 func TestTimesHaveAnAge(t *testing.T) {
 	now := time.Now()

@@ -30,6 +30,9 @@ var allowed = map[string][]string{
 	"internal/exporter":          {"internal/agent", "internal/diagnose", "internal/identity", "internal/kube"},
 	"internal/report":            {"internal/agent", "internal/diagnose", "internal/foreign", "internal/identity"},
 	"internal/web":               {"internal/agent", "internal/identity", "internal/report"},
+
+	"cmd/kubectl-workload-identity": {"internal/plugin"},
+	"internal/plugin":               {"internal/foreign", "internal/identity", "internal/report"},
 }
 
 func list(t *testing.T, args ...string) []string {

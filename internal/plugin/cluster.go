@@ -1,0 +1,161 @@
+// Package plugin is what `kubectl workload-identity` does: it asks the agents of a
+// cluster, by the rights of whoever calls it, and says it in their words. It reads
+// only, and never sees a token of a Pod.
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"iter"
+	"net/http"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/client-go/rest"
+)
+
+// pageSize is how many objects are asked for at once.
+const pageSize = 500
+
+// Cluster is the API server that a kubeconfig names.
+type Cluster struct{ api rest.Interface }
+
+// codecs read the errors of an API server. Objects are read as JSON.
+var codecs = func() serializer.CodecFactory {
+	scheme := runtime.NewScheme()
+	metav1.AddToGroupVersion(scheme, schema.GroupVersion{Version: "v1"})
+	return serializer.NewCodecFactory(scheme)
+}()
+
+// NewCluster makes the client. It asks for nothing yet.
+func NewCluster(config *rest.Config) (*Cluster, error) {
+	c := rest.CopyConfig(config)
+	c.UserAgent = "kubectl-workload-identity"
+	c.QPS = -1 // the API server bounds by itself who asks much, and the calls at once are few
+	c.NegotiatedSerializer = codecs.WithoutConversion()
+	api, err := rest.UnversionedRESTClientFor(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{api}, nil
+}
+
+// get reads what is at the path, within the time.
+func (c *Cluster) get(ctx context.Context, path string, query map[string]string, timeout time.Duration) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	request := c.api.Verb(http.MethodGet).AbsPath(path).SetHeader("Accept", "application/json").MaxRetries(2)
+	for name, value := range query {
+		request.Param(name, value)
+	}
+	result := request.Do(ctx)
+	body, err := result.Raw()
+	if err != nil {
+		return nil, result.Error() // in the server's words
+	}
+	return body, nil
+}
+
+// list reads a list in pages. It ends with the first error.
+func list[T any](ctx context.Context, c *Cluster, path string, selector string) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		query := map[string]string{"limit": fmt.Sprint(pageSize)}
+		if selector != "" {
+			query["labelSelector"] = selector
+		}
+		for {
+			var page struct {
+				Metadata struct {
+					Continue string `json:"continue"`
+				} `json:"metadata"`
+				Items []T `json:"items"`
+			}
+			body, err := c.get(ctx, path, query, time.Minute)
+			if err == nil {
+				err = json.Unmarshal(body, &page)
+			}
+			if err != nil {
+				yield(*new(T), fmt.Errorf("list %s: %w", path, err))
+				return
+			}
+			for _, item := range page.Items {
+				if !yield(item, nil) {
+					return
+				}
+			}
+			if page.Metadata.Continue == "" {
+				return
+			}
+			query["continue"] = page.Metadata.Continue
+		}
+	}
+}
+
+// meta is what is read of any object's metadata.
+type meta struct {
+	Name      string            `json:"name"`
+	Namespace string            `json:"namespace"`
+	Labels    map[string]string `json:"labels"`
+}
+
+// node is what is read of a Node.
+type node struct {
+	Metadata meta `json:"metadata"`
+	Spec     struct {
+		Taints []struct {
+			Key    string `json:"key"`
+			Effect string `json:"effect"`
+		} `json:"taints"`
+	} `json:"spec"`
+	Status struct {
+		Conditions []condition `json:"conditions"`
+	} `json:"status"`
+}
+
+type condition struct {
+	Type   string `json:"type"`
+	Status string `json:"status"`
+}
+
+// pod is what is read of a Pod.
+type pod struct {
+	Metadata meta `json:"metadata"`
+	Spec     struct {
+		NodeName   string `json:"nodeName"`
+		Containers []struct {
+			Name string `json:"name"`
+			Env  []struct {
+				Name string `json:"name"`
+			} `json:"env"`
+			Ports []struct {
+				Name          string `json:"name"`
+				ContainerPort int    `json:"containerPort"`
+			} `json:"ports"`
+		} `json:"containers"`
+	} `json:"spec"`
+	Status struct {
+		Phase             string      `json:"phase"`
+		Reason            string      `json:"reason"`
+		Conditions        []condition `json:"conditions"`
+		ContainerStatuses []struct {
+			State struct {
+				Waiting *struct {
+					Reason string `json:"reason"`
+				} `json:"waiting"`
+			} `json:"state"`
+		} `json:"containerStatuses"`
+	} `json:"status"`
+}
+
+func is(conditions []condition, kind string) bool {
+	for _, c := range conditions {
+		if c.Type == kind {
+			return c.Status == "True"
+		}
+	}
+	return false
+}

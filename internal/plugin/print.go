@@ -1,0 +1,101 @@
+package plugin
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
+)
+
+// Formats are what -o accepts.
+func Formats() []string { return []string{"table", "wide", "json", "yaml"} }
+
+// PrintNodes writes the rows in one of the Formats. A table has colours for a terminal.
+func PrintNodes(w io.Writer, rows []NodeRow, format string, coloured bool) error {
+	switch format {
+	case "json", "yaml":
+		return object(w, struct {
+			Nodes []NodeRow `json:"nodes"`
+		}{rows}, format)
+	case "table", "wide":
+	default:
+		return fmt.Errorf("-o=%q: want %s", format, strings.Join(Formats(), ", "))
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	heading := "NODE\tSTATE\tSINCE\tEXPECTED\tOBSERVED\tCAUSE"
+	if coloured { // without effect, and as long as the codes below it
+		heading = strings.Replace(heading, "STATE", "\x1b[39mSTATE\x1b[0m", 1)
+	}
+	if format == "wide" {
+		heading += "\tANSWERED BY\tAGENT\tVERSION"
+	}
+	fmt.Fprintln(t, heading)
+	for _, r := range rows {
+		since := "-"
+		if r.Since != nil {
+			since = age(time.Since(*r.Since))
+		}
+		cells := []string{r.Node, colour(r.State, coloured), since, or(r.Expected), or(r.Observed), or(r.Cause)}
+		if format == "wide" {
+			cells = append(cells, or(string(r.Server)), or(r.Agent), or(r.Version))
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
+	}
+	return t.Flush()
+}
+
+func object(w io.Writer, v any, format string) error {
+	out, err := json.MarshalIndent(v, "", "  ")
+	if err == nil && format == "yaml" {
+		out, err = yaml.JSONToYAML(out)
+	}
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, strings.TrimSuffix(string(out), "\n"))
+	return err
+}
+
+// colour is the state in its colour. All codes have the same length, which the table
+// counts as well.
+func colour(s identity.State, coloured bool) string {
+	if !coloured {
+		return string(s)
+	}
+	code := "33" // cannot tell
+	switch {
+	case s == Silent:
+	case report.ExitCode(s) == report.ExitMatch:
+		code = "32"
+	case report.ExitCode(s) == report.ExitWrong:
+		code = "31"
+	}
+	return "\x1b[" + code + "m" + string(s) + "\x1b[0m"
+}
+
+// age is a duration as kubectl shows one: 45s, 12m, 5h, 3d.
+func age(d time.Duration) string {
+	switch d = max(d, 0); {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	}
+	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+func or(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
