@@ -15,6 +15,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/plugin"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
 )
 
@@ -29,6 +30,7 @@ func TestGeneratedParts(t *testing.T) {
 		"report":        writeReport,
 		"outcomes":      writeOutcomes,
 		"causes":        writeCauses,
+		"checks":        writeChecks,
 	}
 	for _, tt := range []struct{ file, part string }{
 		{"metrics.md", "metrics"},
@@ -38,6 +40,7 @@ func TestGeneratedParts(t *testing.T) {
 		{"report.md", "report"},
 		{"report.md", "outcomes"},
 		{"causes.md", "causes"},
+		{"kubectl.md", "checks"},
 	} {
 		t.Run(tt.file+" "+tt.part, func(t *testing.T) {
 			text, err := os.ReadFile(tt.file)
@@ -93,6 +96,13 @@ func writeCauses(w io.Writer) {
 		page := strings.TrimPrefix(g.Runbook, diagnose.Runbooks)
 		name, _, _ := strings.Cut(strings.TrimPrefix(page, "WorkloadIdentity"), ".md")
 		fmt.Fprintf(w, "| `%s` | %s | %s | %s | [%s](../alerts/runbooks/%s) |\n", g.Cause, g.Title, strings.Join(states, ", "), g.Remedy, name, page)
+	}
+}
+
+func writeChecks(w io.Writer) {
+	_, _ = io.WriteString(w, "| code | severity | what it finds | remedy |\n|---|---|---|---|\n")
+	for _, c := range plugin.Checks() {
+		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", c.Code, c.Severity, c.What, c.Do)
 	}
 }
 

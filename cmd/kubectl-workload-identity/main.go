@@ -28,16 +28,20 @@ It reads only, by your own rights, and never prints a token.
 
 Usage:
   kubectl workload-identity nodes [flags]     every node, the worst first
+  kubectl workload-identity audit [flags]     what is set up wrongly, for ServiceAccounts, Pods and nodes
   kubectl workload-identity version
 
 Examples:
   kubectl workload-identity nodes
   kubectl workload-identity nodes -l cloud.google.com/gke-nodepool=default-pool -o wide
   kubectl workload-identity nodes --watch
+  kubectl workload-identity audit -n shop -o wide
+  kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json | kubectl workload-identity audit -f -
 
 Exit codes of nodes, by the worst of them, as those of check:
   0  all match    1  a wrong identity    2  a wrong flag, or the cluster cannot be asked
   3  it cannot be told, or a node has no agent    4  the identity is right, and no token is issued
+Those of audit: 0 without and 1 with a finding of --fail-on or worse, 2 as above.
 `
 
 const exitUsage = 2
@@ -56,6 +60,8 @@ func run(ctx context.Context, args []string, out, problems io.Writer) int {
 	switch command := args[0]; command {
 	case "nodes":
 		return nodes(ctx, args[1:], out, problems)
+	case "audit":
+		return audit(ctx, args[1:], out, problems)
 	case "version", "-version", "--version":
 		fmt.Fprintln(out, version)
 		return 0
@@ -63,67 +69,141 @@ func run(ctx context.Context, args []string, out, problems io.Writer) int {
 		fmt.Fprint(out, usage)
 		return 0
 	default:
-		fmt.Fprintf(problems, "kubectl workload-identity %s: there is no such command: want nodes or version\n", command)
+		fmt.Fprintf(problems, "kubectl workload-identity %s: there is no such command: want nodes, audit or version\n", command)
 		return exitUsage
 	}
 }
 
 // options are the flags that kubectl's users know.
 type options struct {
-	kubeconfig, context, namespace, selector, output string
-	watch                                            bool
+	kubeconfig, context, namespace, output string
+
+	selector string // of nodes
+	watch    bool
+
+	file, failOn string // of audit
 }
 
-func nodes(ctx context.Context, args []string, out, problems io.Writer) int {
-	var o options
-	f := flag.NewFlagSet("nodes", flag.ContinueOnError)
+// parse adds the flags that all commands have. It returns an exit code unless the
+// command is to go on.
+func (o *options) parse(command, does string, args []string, problems io.Writer, more func(*flag.FlagSet)) (int, bool) {
+	f := flag.NewFlagSet(command, flag.ContinueOnError)
 	f.SetOutput(problems)
 	f.Usage = func() {
-		fmt.Fprint(f.Output(), "Lists every node with what its agent says, the worst first.\n\nUsage:\n  kubectl workload-identity nodes [flags]\n\nFlags:\n")
+		fmt.Fprintf(f.Output(), "%s\n\nUsage:\n  kubectl workload-identity %s [flags]\n\nFlags:\n", does, command)
 		f.PrintDefaults()
 	}
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "the `file` that names the cluster (default KUBECONFIG, or ~/.kube/config)")
 	f.StringVar(&o.context, "context", "", "the `name` of its context (default the current one)")
 	for _, name := range []string{"n", "namespace"} {
-		f.StringVar(&o.namespace, name, "", "the `namespace` of the agents (default any)")
-	}
-	for _, name := range []string{"l", "selector"} {
-		f.StringVar(&o.selector, name, "", "only nodes with these `labels`")
+		f.StringVar(&o.namespace, name, "", "only this `namespace` (default all)")
 	}
 	for _, name := range []string{"o", "output"} {
 		f.StringVar(&o.output, name, "table", "the `format`: "+strings.Join(plugin.Formats(), ", "))
 	}
-	for _, name := range []string{"w", "watch"} {
-		f.BoolVar(&o.watch, name, false, "ask again every 10 seconds, until Ctrl-C")
-	}
+	more(f)
 	switch err := f.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
-		return 0
+		return 0, false
 	case err != nil:
-		return exitUsage
+		return exitUsage, false
 	case f.NArg() > 0:
-		fmt.Fprintf(problems, "kubectl workload-identity nodes: %q is no flag; -l selects nodes\n", f.Arg(0))
-		return exitUsage
+		fmt.Fprintf(problems, "kubectl workload-identity %s: %q is no flag\n", command, f.Arg(0))
+		return exitUsage, false
 	case !slices.Contains(plugin.Formats(), o.output):
-		fmt.Fprintf(problems, "kubectl workload-identity nodes: -o=%q: want one of %s\n", o.output, strings.Join(plugin.Formats(), ", "))
-		return exitUsage
+		fmt.Fprintf(problems, "kubectl workload-identity %s: -o=%q: want one of %s\n", command, o.output, strings.Join(plugin.Formats(), ", "))
+		return exitUsage, false
 	}
-	code, err := o.list(ctx, out, problems)
+	return 0, true
+}
+
+// ended is the exit code, after the error is told.
+func ended(command string, code int, err error, problems io.Writer) int {
 	if err != nil {
-		fmt.Fprintf(problems, "kubectl workload-identity nodes: %v\n", err)
+		fmt.Fprintf(problems, "kubectl workload-identity %s: %v\n", command, err)
 		return exitUsage
 	}
 	return code
 }
 
-func (o options) list(ctx context.Context, out, problems io.Writer) (int, error) {
+func nodes(ctx context.Context, args []string, out, problems io.Writer) int {
+	var o options
+	if code, ok := o.parse("nodes", "Lists every node with what its agent says, the worst first.", args, problems, func(f *flag.FlagSet) {
+		for _, name := range []string{"l", "selector"} {
+			f.StringVar(&o.selector, name, "", "only nodes with these `labels`")
+		}
+		for _, name := range []string{"w", "watch"} {
+			f.BoolVar(&o.watch, name, false, "ask again every 10 seconds, until Ctrl-C")
+		}
+	}); !ok {
+		return code
+	}
+	code, err := o.list(ctx, out, problems)
+	return ended("nodes", code, err, problems)
+}
+
+func audit(ctx context.Context, args []string, out, problems io.Writer) int {
+	var o options
+	if code, ok := o.parse("audit", "Looks for what is set up wrongly: ServiceAccounts, Pods with their NetworkPolicies, and nodes.", args, problems, func(f *flag.FlagSet) {
+		f.StringVar(&o.file, "f", "", "a `file` with the output of kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json, - for standard input, instead of a cluster")
+		f.StringVar(&o.failOn, "fail-on", string(plugin.Error), "the least `severity` that ends in exit code 1: error, warning, info, or never")
+	}); !ok {
+		return code
+	}
+	code, err := o.audit(ctx, out)
+	return ended("audit", code, err, problems)
+}
+
+func (o options) audit(ctx context.Context, out io.Writer) (int, error) {
+	severe := slices.Index(plugin.Severities(), plugin.Severity(o.failOn))
+	if severe < 0 && o.failOn != "never" {
+		return 0, fmt.Errorf("--fail-on=%q: want error, warning, info or never", o.failOn)
+	}
+	inventory, err := o.inventory(ctx)
+	if err != nil {
+		return 0, err
+	}
+	found := plugin.Audit(inventory)
+	if err := plugin.PrintFindings(out, found, inventory.Unread, o.output); err != nil {
+		return 0, err
+	}
+	if slices.ContainsFunc(found, func(f plugin.Finding) bool { return slices.Index(plugin.Severities(), f.Severity) <= severe }) {
+		return 1, nil
+	}
+	return 0, nil
+}
+
+func (o options) inventory(ctx context.Context) (plugin.Inventory, error) {
+	switch o.file {
+	case "":
+		cluster, err := o.cluster()
+		if err != nil {
+			return plugin.Inventory{}, err
+		}
+		return plugin.ReadCluster(ctx, cluster, o.namespace)
+	case "-":
+		return plugin.ReadDump(os.Stdin)
+	}
+	file, err := os.Open(o.file)
+	if err != nil {
+		return plugin.Inventory{}, err
+	}
+	defer file.Close()
+	return plugin.ReadDump(file)
+}
+
+func (o options) cluster() (*plugin.Cluster, error) {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
 	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context}).ClientConfig()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	cluster, err := plugin.NewCluster(config)
+	return plugin.NewCluster(config)
+}
+
+func (o options) list(ctx context.Context, out, problems io.Writer) (int, error) {
+	cluster, err := o.cluster()
 	if err != nil {
 		return 0, err
 	}

@@ -2,8 +2,6 @@ package diagnose
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -37,10 +35,6 @@ func expectationOutdated(f Facts) opinion {
 	return opinion{}
 }
 
-// maxTypo is how many letters two words may differ in for one to be a misspelling of
-// the other.
-const maxTypo = 2
-
 // resemblance is what the observed identity has in common with the only expected one.
 func (f Facts) resemblance() string {
 	if len(f.Expectation.Accepted) != 1 {
@@ -53,7 +47,7 @@ func (f Facts) resemblance() string {
 	case letters == 0: // said in other words
 	case letters == 1:
 		return ", which differs in one letter"
-	case letters <= maxTypo:
+	case letters <= identity.MaxTypo:
 		return fmt.Sprintf(", which differs in %d letters", letters)
 	case !isAccount:
 	case name == otherName:
@@ -113,17 +107,10 @@ func annotationMisspeltRisk(f Facts) opinion {
 // misspeltKey is a key among the annotations that was likely meant to be the one of a
 // service account, where that is not there.
 func (f Facts) misspeltKey() string {
-	const meant = "gcp-service-account"
 	if f.annotated() != "" {
 		return ""
 	}
-	for _, key := range slices.Sorted(maps.Keys(f.Annotations)) {
-		name := key[strings.LastIndexByte(key, '/')+1:]
-		if key != identity.AnnotationServiceAccount && identity.Distance(strings.ToLower(name), meant) <= maxTypo {
-			return key
-		}
-	}
-	return ""
+	return identity.NearMiss(f.Annotations)
 }
 
 // annotationChanged: the metadata server and the API server's cache learn of a

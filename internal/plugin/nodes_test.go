@@ -23,8 +23,8 @@ import (
 
 // apiServer answers for nodes and Pods in pages, and passes on to agents.
 type apiServer struct {
-	nodes, pods []any
-	agents      map[string]http.HandlerFunc // by the path of the proxy
+	nodes, pods, accounts, policies []any
+	agents                          map[string]http.HandlerFunc // by the path of the proxy
 }
 
 func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -44,7 +44,11 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch agent := a.agents[r.URL.Path]; {
 	case r.URL.Path == "/api/v1/nodes":
 		page(a.nodes)
-	case r.URL.Path == "/api/v1/pods" && r.URL.Query().Get("labelSelector") == plugin.Selector:
+	case r.URL.Path == "/api/v1/serviceaccounts":
+		page(a.accounts)
+	case r.URL.Path == "/apis/networking.k8s.io/v1/networkpolicies":
+		page(a.policies)
+	case r.URL.Path == "/api/v1/pods": // all are agents, if it is asked for those
 		page(a.pods)
 	case agent != nil:
 		agent(w, r)

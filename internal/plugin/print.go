@@ -99,3 +99,39 @@ func or(s string) string {
 	}
 	return s
 }
+
+// PrintFindings writes the findings in one of the Formats.
+func PrintFindings(w io.Writer, found []Finding, unread []string, format string) error {
+	if format == "json" || format == "yaml" {
+		return object(w, struct {
+			Findings []Finding `json:"findings"`
+			Unread   []string  `json:"unread"`
+		}{found, append([]string{}, unread...)}, format)
+	}
+	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
+	if len(found) > 0 {
+		fmt.Fprintln(t, "CODE\tSEVERITY\tOBJECT\tWHAT")
+	}
+	for _, f := range found {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Code, f.Severity, f.Object, f.What)
+		if format == "wide" {
+			fmt.Fprintf(t, "\t\t\tbecause: %s\n\t\t\tremedy: %s\n", f.Evidence, f.Do)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	counts := map[Severity]int{}
+	for _, f := range found {
+		counts[f.Severity]++
+	}
+	says := "Nothing is wrong in what was looked at."
+	if len(found) > 0 {
+		says = fmt.Sprintf("%d errors, %d warnings, %d for information; -o wide has the evidence and the remedies.", counts[Error], counts[Warning], counts[Info])
+	}
+	if len(unread) > 0 {
+		says += " Nothing was read, and nothing is said, of the kinds " + strings.Join(unread, ", ") + "."
+	}
+	_, err := fmt.Fprintln(w, says)
+	return err
+}

@@ -1,0 +1,201 @@
+package plugin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Inventory is what an audit looks at: of each object no more than it needs.
+type Inventory struct {
+	ServiceAccounts []ServiceAccount
+	Pods            []Pod
+	Nodes           []node
+	Policies        []NetworkPolicy
+	// Unread are the kinds that may not be listed, so that nothing is said of them.
+	Unread []string
+}
+
+// objectMeta is what is read of the metadata of these objects.
+type objectMeta struct {
+	Name            string            `json:"name"`
+	Namespace       string            `json:"namespace"`
+	Labels          map[string]string `json:"labels"`
+	Annotations     map[string]string `json:"annotations"`
+	OwnerReferences []struct {
+		Kind string `json:"kind"`
+		Name string `json:"name"`
+	} `json:"ownerReferences"`
+}
+
+// ServiceAccount is what is read of one.
+type ServiceAccount struct {
+	Metadata objectMeta `json:"metadata"`
+}
+
+// Pod is what is read of one.
+type Pod struct {
+	Metadata objectMeta `json:"metadata"`
+	Spec     struct {
+		NodeName           string            `json:"nodeName"`
+		ServiceAccountName string            `json:"serviceAccountName"`
+		HostNetwork        bool              `json:"hostNetwork"`
+		RuntimeClassName   string            `json:"runtimeClassName"`
+		NodeSelector       map[string]string `json:"nodeSelector"`
+		Containers         []container       `json:"containers"`
+		InitContainers     []container       `json:"initContainers"`
+	} `json:"spec"`
+	Status struct {
+		Phase string `json:"phase"`
+	} `json:"status"`
+}
+
+type container struct {
+	Name string `json:"name"`
+	Env  []struct {
+		Name  string `json:"name"`
+		Value string `json:"value"`
+	} `json:"env"`
+}
+
+// NetworkPolicy is what is read of one.
+type NetworkPolicy struct {
+	Metadata objectMeta `json:"metadata"`
+	Spec     struct {
+		PodSelector metav1.LabelSelector `json:"podSelector"`
+		PolicyTypes []string             `json:"policyTypes"`
+		Egress      []struct {
+			To []struct {
+				IPBlock *struct {
+					CIDR   string   `json:"cidr"`
+					Except []string `json:"except"`
+				} `json:"ipBlock"`
+			} `json:"to"`
+			Ports []struct {
+				Protocol string          `json:"protocol"`
+				Port     json.RawMessage `json:"port"`
+				EndPort  int             `json:"endPort"`
+			} `json:"ports"`
+		} `json:"egress"`
+	} `json:"spec"`
+}
+
+// add keeps an object of a kind that is looked at.
+func (i *Inventory) add(kind string, object json.RawMessage) error {
+	var err error
+	switch kind {
+	case "ServiceAccount":
+		err = appended(&i.ServiceAccounts, object)
+	case "Pod":
+		err = appended(&i.Pods, object)
+	case "Node":
+		err = appended(&i.Nodes, object)
+	case "NetworkPolicy":
+		err = appended(&i.Policies, object)
+	}
+	return err
+}
+
+func appended[T any](list *[]T, object json.RawMessage) error {
+	var item T
+	if err := json.Unmarshal(object, &item); err != nil {
+		return err
+	}
+	*list = append(*list, item)
+	return nil
+}
+
+// ReadDump reads what `kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json`
+// has written; several outputs may follow one another. Without ServiceAccounts or Pods it is an error;
+// without another kind that is taken for unread.
+func ReadDump(r io.Reader) (Inventory, error) {
+	var i Inventory
+	decoder := json.NewDecoder(r)
+	seen := map[string]bool{}
+	for {
+		var list struct {
+			Kind  string            `json:"kind"`
+			Items []json.RawMessage `json:"items"`
+		}
+		var whole json.RawMessage
+		err := decoder.Decode(&whole)
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = json.Unmarshal(whole, &list)
+		}
+		if err != nil {
+			return i, fmt.Errorf("it is not the JSON of kubectl get -o json: %w", err)
+		}
+		kind, items := strings.TrimSuffix(list.Kind, "List"), list.Items
+		if items == nil {
+			items = []json.RawMessage{whole}
+		}
+		seen[kind] = true
+		for _, item := range items {
+			of := struct {
+				Kind string `json:"kind"`
+			}{kind}
+			err := json.Unmarshal(item, &of)
+			if err == nil {
+				err = i.add(of.Kind, item)
+			}
+			if err != nil {
+				return i, fmt.Errorf("an object of the kind %q cannot be read: %w", shown(of.Kind), err)
+			}
+			seen[of.Kind] = true
+		}
+	}
+	for _, kind := range []string{"ServiceAccount", "Pod"} {
+		if !seen[kind] {
+			return i, fmt.Errorf("there is no %s in it: want the output of kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json", kind)
+		}
+	}
+	for _, kind := range []string{"Node", "NetworkPolicy"} {
+		if !seen[kind] {
+			i.Unread = append(i.Unread, kind)
+		}
+	}
+	return i, nil
+}
+
+// ReadCluster lists what an audit looks at. Nodes and policies may be forbidden to
+// somebody who may list ServiceAccounts and Pods: the audit then says less.
+func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, error) {
+	var i Inventory
+	in := func(group, resource string) string {
+		if namespace != "" {
+			return group + "/namespaces/" + namespace + "/" + resource
+		}
+		return group + "/" + resource
+	}
+	for _, of := range []struct {
+		kind, path string
+		needed     bool
+	}{
+		{"ServiceAccount", in("/api/v1", "serviceaccounts"), true},
+		{"Pod", in("/api/v1", "pods"), true},
+		{"Node", "/api/v1/nodes", false},
+		{"NetworkPolicy", in("/apis/networking.k8s.io/v1", "networkpolicies"), false},
+	} {
+		for object, err := range list[json.RawMessage](ctx, c, of.path, "") {
+			if err == nil {
+				err = i.add(of.kind, object)
+			}
+			if err != nil && (of.needed || ctx.Err() != nil) {
+				return i, err
+			}
+			if err != nil {
+				i.Unread = append(i.Unread, of.kind)
+				break
+			}
+		}
+	}
+	return i, nil
+}
