@@ -82,10 +82,10 @@ func Audit(i Inventory) []Finding {
 	for _, n := range i.Nodes {
 		nodes[n.Metadata.Name] = n
 	}
-	address, port := a.metadataServer()
+	a.compile()
 	for _, p := range i.Pods {
 		if p.Status.Phase != "Succeeded" && p.Status.Phase != "Failed" {
-			a.pod(p, nodes, address, port)
+			a.pod(p, nodes)
 		}
 	}
 	found := make([]Finding, 0, len(a.findings))
@@ -104,6 +104,17 @@ type audit struct {
 	// annotated are the ServiceAccounts that are a Google service account.
 	annotated map[string]bool
 	findings  map[Finding]bool
+	// egress are the policies for egress of each namespace, and server what they see of
+	// a request to the metadata server.
+	egress map[string][]egressPolicy
+	server netip.AddrPort
+}
+
+// egressPolicy is a NetworkPolicy with its answer.
+type egressPolicy struct {
+	name    string
+	selects labels.Selector
+	allows  bool
 }
 
 func (a *audit) found(c Check, object, evidence string, args ...any) {
@@ -158,7 +169,7 @@ func (a *audit) accounts() {
 }
 
 // pod looks at a Pod that is, or should be, a Google service account.
-func (a *audit) pod(p Pod, nodes map[string]node, address netip.Addr, port int) {
+func (a *audit) pod(p Pod, nodes map[string]node) {
 	if !a.annotated[p.account()] {
 		return
 	}
@@ -182,7 +193,7 @@ func (a *audit) pod(p Pod, nodes map[string]node, address netip.Addr, port int) 
 		a.found(noMetadataServer, "Node "+p.Spec.NodeName, "it lacks the label iam.gke.io/gke-metadata-server-enabled=true, and Pods of annotated ServiceAccounts run there, such as %s", object)
 	}
 	if !slices.Contains(a.inventory.Unread, "NetworkPolicy") {
-		a.policies(object, p, address, port)
+		a.policies(object, p)
 	}
 }
 
@@ -207,33 +218,39 @@ func (a *audit) environment(object string, p Pod) {
 	}
 }
 
-// metadataServer is what a NetworkPolicy sees of a request: Dataplane V2 and Cilium look
-// at it before the node's redirect, others behind it.
-func (a *audit) metadataServer() (netip.Addr, int) {
-	for _, p := range a.inventory.Pods {
-		if p.Metadata.Labels["k8s-app"] == "cilium" {
-			return netip.MustParseAddr("169.254.169.254"), 80
+// compile asks each NetworkPolicy once whether it lets to the metadata server. Dataplane
+// V2 and Cilium look at a request before the node's redirect, others behind it.
+func (a *audit) compile() {
+	a.server = netip.MustParseAddrPort("169.254.169.252:988")
+	if slices.ContainsFunc(a.inventory.Pods, func(p Pod) bool { return p.Metadata.Labels["k8s-app"] == "cilium" }) {
+		a.server = netip.MustParseAddrPort("169.254.169.254:80")
+	}
+	a.egress = map[string][]egressPolicy{}
+	for _, n := range a.inventory.Policies {
+		selector, err := metav1.LabelSelectorAsSelector(&n.Spec.PodSelector)
+		if err == nil && n.forEgress() {
+			in := n.Metadata.Namespace
+			a.egress[in] = append(a.egress[in], egressPolicy{n.Metadata.Name, selector, n.allows(a.server)})
 		}
 	}
-	return netip.MustParseAddr("169.254.169.252"), 988
 }
 
 // policies evaluates the NetworkPolicies: a Pod that one selects for egress may do what
 // any of them allows, and nothing else.
-func (a *audit) policies(object string, p Pod, address netip.Addr, port int) {
+func (a *audit) policies(object string, p Pod) {
 	var selecting []string
-	for _, n := range a.inventory.Policies {
-		if n.Metadata.Namespace != p.Metadata.Namespace || !n.forEgress() || !selects(n.Spec.PodSelector, p.Metadata.Labels) {
+	for _, n := range a.egress[p.Metadata.Namespace] {
+		if !n.selects.Matches(labels.Set(p.Metadata.Labels)) {
 			continue
 		}
-		if n.allows(address, port) {
+		if n.allows {
 			return
 		}
-		selecting = append(selecting, n.Metadata.Name)
+		selecting = append(selecting, n.name)
 	}
 	if len(selecting) > 0 {
 		slices.Sort(selecting)
-		a.found(policyDrops, object, "%s select it for egress, and none allows TCP %s:%d", strings.Join(selecting, ", "), address, port)
+		a.found(policyDrops, object, "%s select it for egress, and none allows TCP %s", strings.Join(selecting, ", "), a.server)
 	}
 }
 
@@ -246,7 +263,8 @@ func (n NetworkPolicy) forEgress() bool {
 
 // allows tells whether a rule lets TCP to the address of the node. A peer that selects
 // Pods or namespaces does not: what answers there is no Pod.
-func (n NetworkPolicy) allows(address netip.Addr, port int) bool {
+func (n NetworkPolicy) allows(server netip.AddrPort) bool {
+	address, port := server.Addr(), int(server.Port())
 	for _, rule := range n.Spec.Egress {
 		to := len(rule.To) == 0
 		for _, peer := range rule.To {
@@ -278,11 +296,6 @@ func (n NetworkPolicy) allows(address netip.Addr, port int) bool {
 func contains(cidr string, address netip.Addr) bool {
 	prefix, err := netip.ParsePrefix(cidr)
 	return err == nil && prefix.Contains(address)
-}
-
-func selects(s metav1.LabelSelector, of map[string]string) bool {
-	selector, err := metav1.LabelSelectorAsSelector(&s)
-	return err == nil && selector.Matches(labels.Set(of))
 }
 
 func (p Pod) account() string {
