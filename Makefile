@@ -106,7 +106,7 @@ e2e-deploy: $(HELM) $(KUBECONFORM) ## Prove the manifests against the API server
 	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
 	cd test/e2e && $(GO) vet ./... && HELM=$(HELM) KUBECONFORM=$(KUBECONFORM) $(GO) test -count=1 -timeout 10m ./deploy
 
-e2e-cluster: build $(HELM) ## Prove the image in the test cluster that KUBECONFIG names (images get there by E2E_LOAD_IMAGE)
+e2e-cluster: build plugin $(HELM) ## Prove the image in the test cluster that KUBECONFIG names (images get there by E2E_LOAD_IMAGE)
 	cd test/e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/e2e-node ./cluster/node
 	$(call pack-test,exporter,bin/workload-identity-exporter,$(EXPORTER))
 	$(call pack-test,e2e-node,bin/e2e-node,-user 0:0)

@@ -200,7 +200,7 @@ func whyNone(n node) string {
 			return "the node has the taint " + shown(t.Key) + ", if the agent does not tolerate it"
 		}
 	}
-	return "its DaemonSet has no Pod here"
+	return "no Pod of it is here"
 }
 
 // badness sorts the worst first, and what says nothing before what is right.

@@ -152,7 +152,7 @@ func TestEveryNodeHasARow(t *testing.T) {
 		"wrong node_fallback: eBPF host routing bypasses the GKE metadata server",
 		"crashing no_answer: the agent does not run: CrashLoopBackOff",
 		"cut-off no_answer: the agent does not answer: ",
-		"empty no_answer: no agent: its DaemonSet has no Pod here",
+		"empty no_answer: no agent: no Pod of it is here",
 		"gce no_answer: no agent: the node has no GKE metadata server (its pool is not in the mode GKE_METADATA)",
 		"later no_answer: the agent does not answer: it is in no state that is known here: \"gone_to_lunch\"",
 		"tainted no_answer: no agent: the node has the taint gpu, if the agent does not tolerate it",

@@ -1,0 +1,51 @@
+package cluster
+
+import (
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"testing"
+	"time"
+)
+
+// What `kubectl workload-identity nodes` says, and README.md's line for all nodes,
+// while one of them is broken.
+func TestAllNodesAreAskedAtOnce(t *testing.T) {
+	c := shared
+	c.healthy(t)
+	nodes := func(wantExit int) map[string]string {
+		t.Helper()
+		out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", "nodes", "-l", enabledLabel+"=true", "-o", "json").Output()
+		code := 0
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			code = exit.ExitCode()
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		var said struct {
+			Nodes []struct{ Node, State, Cause string }
+		}
+		if err := json.Unmarshal(out, &said); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if code != wantExit {
+			t.Errorf("exit code %d, want %d: %s", code, wantExit, out)
+		}
+		states := map[string]string{}
+		for _, n := range said.Nodes {
+			states[n.Node] = n.State
+		}
+		return states
+	}
+	if got := nodes(0); got[c.nodes[0]] != "match" || got[c.nodes[1]] != "match" {
+		t.Errorf("nodes are %v, want both to match", got)
+	}
+	broken := time.Now()
+	c.plan(t, c.nodes[1], "bypass", 0, 30*time.Second, nil)
+	c.awaits(t, c.nodes[1], "node_fallback", broken)
+	if got := nodes(1); got[c.nodes[0]] != "match" || got[c.nodes[1]] != "node_fallback" {
+		t.Errorf("nodes are %v, want the second one to be in node_fallback", got)
+	}
+	c.awaits(t, c.nodes[1], "match", broken.Add(30*time.Second))
+}
