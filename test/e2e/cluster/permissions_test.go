@@ -51,7 +51,7 @@ func TestWithoutPermissionsOnlyTheirPartIsMissing(t *testing.T) {
 		},
 		{
 			"the DaemonSet of Dataplane V2, and Events about the Node",
-			[]string{"RoleBinding kube-system/" + exporter + "-dataplane", "RoleBinding default/" + exporter + "-events"},
+			[]string{"RoleBinding kube-system/" + exporter + "-dataplane", "RoleBinding default/" + exporter + "-node-events"},
 			"suggests", "Dataplane V2",
 			[]string{"Pod"},
 			corev1.ConditionTrue,
