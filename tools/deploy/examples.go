@@ -10,18 +10,16 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// example is a set of values for the chart, from a file whose first line is a
-// comment with a key and a text.
+// example is a set of values for the chart, from a file whose first line may name the
+// overlay that is the same.
 type example struct {
 	name   string
 	values map[string]any
-	// overlay is a kustomization that is the same, in the repository. Key overlay.
+	// overlay is a kustomization in the repository.
 	overlay string
-	// want is what is wrong with the values. Key want.
-	want string
 }
 
-var firstLine = regexp.MustCompile(`^# (overlay|want): (.+)\n`)
+var firstLine = regexp.MustCompile(`^# overlay: (.+)\n`)
 
 // examples are those in a folder.
 func examples(folder string) ([]example, error) {
@@ -39,10 +37,8 @@ func examples(folder string) ([]example, error) {
 		if err := yaml.UnmarshalStrict(text, &e.values); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		if m := firstLine.FindStringSubmatch(string(text)); m != nil && m[1] == "overlay" {
-			e.overlay = m[2]
-		} else if m != nil {
-			e.want = m[2]
+		if m := firstLine.FindStringSubmatch(string(text)); m != nil {
+			e.overlay = m[1]
 		}
 		found = append(found, e)
 	}

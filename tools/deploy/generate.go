@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -37,7 +38,35 @@ func generated(root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	readme, err := readme(text)
-	return map[string][]byte{valuesPath: text, readmePath: readme}, err
+	if err != nil {
+		return nil, err
+	}
+	files := map[string][]byte{valuesPath: text, readmePath: readme}
+	return files, addDashboards(root, files)
+}
+
+// addDashboards adds those that the chart has, on one line each: Helm keeps the whole
+// chart in a Secret.
+func addDashboards(root string, files map[string][]byte) error {
+	for _, pattern := range []string{"dashboards/*.json", "dashboards/gmp/*.json"} {
+		paths, err := filepath.Glob(filepath.Join(root, pattern))
+		if err != nil || len(paths) == 0 {
+			return fmt.Errorf("no dashboards: %w", err)
+		}
+		for _, path := range paths {
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			var line bytes.Buffer
+			if err := json.Compact(&line, text); err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			line.WriteByte('\n')
+			files[filepath.Join("deploy/chart/files", filepath.Dir(pattern), filepath.Base(path))] = line.Bytes()
+		}
+	}
+	return nil
 }
 
 // withRules puts the values of the alert rules into those of the chart, without
@@ -75,11 +104,13 @@ helm install workload-identity-exporter deploy/chart --namespace workload-identi
 The Google service account needs no roles. [docs/install.md](../../docs/install.md) has its side, and the same by
 Kustomize; [docs/security.md](../../docs/security.md) has the reason for each permission.
 
-Values that contradict each other are refused, with what would be right.
-
-| value | default | meaning |
-|---|---|---|
+Values that contradict each other are refused, with what would be right. The first five are all that most clusters need.
 `
+
+const (
+	readmeFirst = "googleServiceAccount image.registry monitoring.kind autopilot networkPolicy.dataplane"
+	readmeTable = "\n| value | default | meaning |\n|---|---|---|\n"
+)
 
 const readmeAlerts = `
 ## Alerts
@@ -116,39 +147,53 @@ func readme(values []byte) ([]byte, error) {
 	if err := yaml.Unmarshal(values, &document); err != nil {
 		return nil, err
 	}
-	rows := strings.Builder{}
-	rows.WriteString(readmeHead)
-	err := describe(&rows, "", document.Content[0])
-	rows.WriteString(readmeAlerts)
-	return []byte(rows.String()), err
+	rows, err := describe("", document.Content[0])
+	if err != nil {
+		return nil, err
+	}
+	var first, others strings.Builder
+	for _, r := range rows {
+		if slices.Contains(strings.Fields(readmeFirst), r.name) {
+			first.WriteString(r.line)
+		} else {
+			others.WriteString(r.line)
+		}
+	}
+	return []byte(readmeHead + readmeTable + first.String() + "\n## All others\n" + readmeTable + others.String() + readmeAlerts), nil
 }
 
-// describe writes a row for each value. A mapping whose values are explained one by
+// row is one of a table of values.
+type row struct{ name, line string }
+
+// describe gives a row for each value. A mapping whose values are explained one by
 // one has a row for each of them instead.
-func describe(rows *strings.Builder, prefix string, mapping *yaml.Node) error {
+func describe(prefix string, mapping *yaml.Node) ([]row, error) {
+	var rows []row
 	for i := 0; i < len(mapping.Content); i += 2 {
 		key, value := mapping.Content[i], mapping.Content[i+1]
 		name := prefix + key.Value
 		comment := strings.Join(strings.Fields(strings.ReplaceAll(lastParagraph(key.HeadComment), "#", "")), " ")
 		switch {
 		case name != rulesValue && value.Kind == yaml.MappingNode && len(value.Content) > 0 && value.Content[0].HeadComment != "":
-			if err := describe(rows, name+".", value); err != nil {
-				return err
+			more, err := describe(name+".", value)
+			if err != nil {
+				return nil, err
 			}
+			rows = append(rows, more...)
 			continue
 		case comment == "":
-			return fmt.Errorf("%s: no comment above the value %s", valuesPath, name)
+			return nil, fmt.Errorf("%s: no comment above the value %s", valuesPath, name)
 		}
 		shown, err := inline(value)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		if name == rulesValue {
 			shown = "those of alerts/values.yaml"
 		}
-		fmt.Fprintf(rows, "| `%s` | %s | %s |\n", name, shown, strings.ReplaceAll(comment, "|", "\\|"))
+		rows = append(rows, row{name, fmt.Sprintf("| `%s` | %s | %s |\n", name, shown, strings.ReplaceAll(comment, "|", "\\|"))})
 	}
-	return nil
+	return rows, nil
 }
 
 // lastParagraph leaves out what is about the whole file.

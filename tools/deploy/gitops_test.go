@@ -164,11 +164,17 @@ func TestTheProjectOfArgoCDAllowsAllThatIsShipped(t *testing.T) {
 
 func TestTheValuesForGitOpsAreRendered(t *testing.T) {
 	var application struct {
-		Spec struct{ Source struct{ Helm struct{ ValuesObject map[string]any } } }
+		Spec struct {
+			Source struct {
+				Helm struct{ ValuesObject map[string]any }
+			}
+		}
 	}
 	documented(t, "Application", &application)
 	rendered(t, application.Spec.Source.Helm.ValuesObject)
-	var release struct{ Spec struct{ Values map[string]any } }
+	var release struct {
+		Spec struct{ Values map[string]any }
+	}
 	documented(t, "HelmRelease", &release)
 	rendered(t, release.Spec.Values)
 }

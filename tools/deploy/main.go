@@ -1,5 +1,6 @@
 // Command deploy renders what is in the repository's folder deploy, and writes the
-// generated parts of the chart: the values of the alert rules, and its README.
+// generated parts of the chart: the values of the alert rules, its README, and the
+// dashboards.
 //
 //	cd tools && go run ./deploy               writes the generated parts
 //	cd tools && go run ./deploy -render DIR   writes all objects of each overlay and

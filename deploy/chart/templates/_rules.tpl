@@ -1,13 +1,17 @@
 {{- /* The alert rules find the agents of this release by its names, and another
 namespace may have the same. Jobs of a PodMonitor have the namespace before them. */}}
 {{- define "workload-identity-exporter.agentJob" -}}
-{{- $name := include "workload-identity-exporter.fullname" . -}}
-{{- default (printf "namespace=\"%s\",job=~\"(%s/)?%s\"" .Release.Namespace .Release.Namespace $name) .Values.monitoring.rules.values.agentJob }}
+{{- $namespace := include "workload-identity-exporter.namespace" . -}}
+{{- $job := printf "job=~\"(%s/)?%s\"" $namespace (include "workload-identity-exporter.fullname" .) -}}
+{{- with .Values.monitoring.jobLabel -}}
+{{- $job = get (include "workload-identity-exporter.labels" $ | fromYaml) . | printf "job=%q" -}}
+{{- end -}}
+{{- default (printf "namespace=%q,%s" $namespace $job) .Values.monitoring.rules.values.agentJob }}
 {{- end }}
 
 {{- define "workload-identity-exporter.agentDaemonSet" -}}
 {{- $name := include "workload-identity-exporter.fullname" . -}}
-{{- default (printf "namespace=\"%s\",created_by_kind=\"DaemonSet\",created_by_name=\"%s\"" .Release.Namespace $name) .Values.monitoring.rules.values.agentDaemonSet }}
+{{- default (printf "namespace=%q,created_by_kind=\"DaemonSet\",created_by_name=%q" (include "workload-identity-exporter.namespace" .) $name) .Values.monitoring.rules.values.agentDaemonSet }}
 {{- end }}
 
 {{- /* The groups of rules, with the changes to single alerts. */}}
