@@ -72,7 +72,6 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 		{"monitoring: {kind: prometheus-operator, jobLabel: team}", "monitoring.jobLabel=team is no label of the release"},
 		{"nameOverride: -x", "at '/nameOverride': '-x' does not match pattern"},
 		{"namespaceOverride: a.b", "at '/namespaceOverride': 'a.b' does not match pattern"},
-		{"networkPolicy: {scraperNamespaceLabels: null}", "at '/networkPolicy': missing property 'scraperNamespaceLabels'"},
 		{"networkPolicy: {apiServerCIDRs: []}", "/networkPolicy/apiServerCIDRs"},
 		{"networkPolicy: {apiServerCIDRs: [10.0.0.1]}", "at '/networkPolicy/apiServerCIDRs/0': '10.0.0.1' does not match pattern"},
 		{"networkPolicy: {apiServerCIDRs: [10.0.0.256/32]}", "at '/networkPolicy/apiServerCIDRs/0': '10.0.0.256/32' does not match pattern"},

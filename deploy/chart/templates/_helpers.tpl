@@ -71,6 +71,10 @@ metadata server, and what the mesh gets is not what Pods get. */}}
 system:serviceaccount:{{ include "workload-identity-exporter.namespace" . }}:{{ include "workload-identity-exporter.serviceAccount" . }}
 {{- end }}
 
+{{- define "workload-identity-exporter.scraperNamespaceLabels" -}}
+{{- default (dict "workload-identity-exporter/scrapes" "true") .Values.networkPolicy.scraperNamespaceLabels | toYaml }}
+{{- end }}
+
 {{- define "workload-identity-exporter.subjects" -}}
 - kind: ServiceAccount
   name: {{ include "workload-identity-exporter.serviceAccount" . }}

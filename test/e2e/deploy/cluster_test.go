@@ -77,7 +77,9 @@ func objects(path string) ([]*unstructured.Unstructured, error) {
 		} else if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
-		all = append(all, &o)
+		if len(o.Object) > 0 {
+			all = append(all, &o)
+		}
 	}
 }
 
@@ -126,20 +128,26 @@ func (c *cluster) resource(o *unstructured.Unstructured) (dynamic.ResourceInterf
 // apply makes an object what it says, or with metav1.DryRunAll only tells whether
 // it could. A field that the API server does not know is an error.
 func (c *cluster) apply(ctx context.Context, o *unstructured.Unstructured, dryRun ...string) error {
+	_, err := c.applied(ctx, o, dryRun...)
+	return err
+}
+
+// applied is what the API server makes of the object.
+func (c *cluster) applied(ctx context.Context, o *unstructured.Unstructured, dryRun ...string) (*unstructured.Unstructured, error) {
 	r, err := c.resource(o)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	body, err := o.MarshalJSON()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	force := true
-	_, err = r.Patch(ctx, o.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: "e2e", Force: &force, DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
+	made, err := r.Patch(ctx, o.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: "e2e", Force: &force, DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", o.GetKind(), o.GetName(), err)
+		return nil, fmt.Errorf("%s %s: %w", o.GetKind(), o.GetName(), err)
 	}
-	return nil
+	return made, nil
 }
 
 func (c *cluster) remove(ctx context.Context, o *unstructured.Unstructured) error {

@@ -24,16 +24,48 @@ func TestTheAPIServerTakesAllThatIsRendered(t *testing.T) {
 			if strings.HasPrefix(file, "kustomize-grafana-") {
 				o.SetNamespace("default") // people name that of their Grafana
 			}
-			if err := shared.apply(t.Context(), o, metav1.DryRunAll); err != nil {
+			made, err := shared.applied(t.Context(), o, metav1.DryRunAll)
+			if err != nil {
 				t.Errorf("%s: %v", file, err)
+				continue
+			}
+			// Argo CD compares lists as they are, but for the kinds that it knows.
+			if group := o.GroupVersionKind().Group; strings.Contains(group, ".") && group != "rbac.authorization.k8s.io" && group != "networking.k8s.io" {
+				for _, path := range added(o.GetKind(), o.Object["spec"], made.Object["spec"], false) {
+					t.Errorf("%s: the API server adds %s", file, path)
+				}
 			}
 		}
 	}
-	for _, kind := range []string{"DaemonSet", "ValidatingAdmissionPolicy", "NetworkPolicy", "CiliumNetworkPolicy", "PodMonitor", "PrometheusRule", "PodMonitoring", "ClusterRules", "GrafanaDashboard"} {
+	for _, kind := range []string{"DaemonSet", "ValidatingAdmissionPolicy", "NetworkPolicy", "CiliumNetworkPolicy", "PodMonitor", "ServiceMonitor", "PrometheusRule", "PodMonitoring", "ClusterRules", "GrafanaDashboard"} {
 		if !kinds[kind] {
 			t.Errorf("no %s is rendered", kind)
 		}
 	}
+}
+
+// added are the fields that the API server filled in, inside of lists.
+func added(path string, want, got any, inList bool) (paths []string) {
+	switch g := got.(type) {
+	case map[string]any:
+		w, _ := want.(map[string]any)
+		for name, inner := range g {
+			if _, given := w[name]; given {
+				paths = append(paths, added(path+"."+name, w[name], inner, inList)...)
+			} else if inList {
+				paths = append(paths, path+"."+name)
+			}
+		}
+	case []any:
+		w, _ := want.([]any)
+		if len(w) != len(g) {
+			return []string{path}
+		}
+		for i := range g {
+			paths = append(paths, added(path, w[i], g[i], true)...)
+		}
+	}
+	return paths
 }
 
 // installAccount makes the ServiceAccount, without which there is no Pod.
