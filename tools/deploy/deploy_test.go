@@ -323,11 +323,11 @@ func TestThePodIsAsSmallAsItCanBe(t *testing.T) {
 	}
 }
 
-// podSpecs are those of the Pods that any overlay or example of the chart makes, by
+// podTemplates are those of the Pods that any overlay or example of the chart makes, by
 // where they come from.
-func podSpecs(t *testing.T) map[string]corev1.PodSpec {
+func podTemplates(t *testing.T) map[string]corev1.PodTemplateSpec {
 	t.Helper()
-	found := map[string]corev1.PodSpec{}
+	found := map[string]corev1.PodTemplateSpec{}
 	add := func(from string, objects []object) {
 		for _, o := range objects {
 			switch o["kind"] {
@@ -336,11 +336,11 @@ func podSpecs(t *testing.T) map[string]corev1.PodSpec {
 					Spec struct{ Template corev1.PodTemplateSpec }
 				}
 				decode(t, o, &d)
-				found[from+": "+o.id()] = d.Spec.Template.Spec
+				found[from+": "+o.id()] = d.Spec.Template
 			case "Pod":
-				var pod corev1.Pod
+				var pod corev1.PodTemplateSpec
 				decode(t, o, &pod)
-				found[from+": "+o.id()] = pod.Spec
+				found[from+": "+o.id()] = pod
 			}
 		}
 	}
@@ -362,9 +362,18 @@ func podSpecs(t *testing.T) map[string]corev1.PodSpec {
 // and the image is for Linux only: the agent's Pods would wait there for ever, and the
 // rollout with them (OneUptime/oneuptime#3041, prometheus-community/helm-charts#3528).
 func TestNoPodIsForAWindowsNode(t *testing.T) {
-	for from, spec := range podSpecs(t) {
-		if got := spec.NodeSelector[corev1.LabelOSStable]; got != "linux" {
+	for from, pod := range podTemplates(t) {
+		if got := pod.Spec.NodeSelector[corev1.LabelOSStable]; got != "linux" {
 			t.Errorf("%s: the nodeSelector has %s=%q, want linux", from, corev1.LabelOSStable, got)
+		}
+	}
+}
+
+// The proxy of a mesh would ask the metadata server in the agent's place.
+func TestNoPodIsInAMesh(t *testing.T) {
+	for from, pod := range podTemplates(t) {
+		if l := pod.Labels; l["sidecar.istio.io/inject"] != "false" || l["istio.io/dataplane-mode"] != "none" {
+			t.Errorf("%s has the labels %v", from, l)
 		}
 	}
 }
@@ -373,14 +382,14 @@ func TestNoPodIsForAWindowsNode(t *testing.T) {
 // without the nodeSelector; and where that is, the proof must not be lost.
 func TestTheAgentIsToldOfTheNodeSelector(t *testing.T) {
 	with, without := 0, 0
-	for from, spec := range podSpecs(t) {
+	for from, pod := range podTemplates(t) {
 		value := ""
-		for _, e := range spec.Containers[0].Env {
+		for _, e := range pod.Spec.Containers[0].Env {
 			if e.Name == "WI_ONLY_METADATA_SERVER_NODES" {
 				value = e.Value
 			}
 		}
-		want := spec.NodeSelector["iam.gke.io/gke-metadata-server-enabled"]
+		want := pod.Spec.NodeSelector["iam.gke.io/gke-metadata-server-enabled"]
 		if value != want {
 			t.Errorf("%s: WI_ONLY_METADATA_SERVER_NODES=%q, and the nodeSelector wants the label to be %q", from, value, want)
 		}
@@ -520,6 +529,17 @@ func TestTheNotesHaveThreeCommands(t *testing.T) {
 		commands := regexp.MustCompile(`(?m)^   (gcloud|kubectl|helm) `).FindAllString(notes, -1)
 		if len(commands) != 3 {
 			t.Errorf("%s: %d commands, want 3:\n%s", e.name, len(commands), notes)
+		}
+	}
+}
+
+// Where nobody scrapes, the notes say so.
+func TestTheNotesTellWhoDoesNotScrape(t *testing.T) {
+	for _, e := range load(t, "rendered") {
+		monitoring, _ := e.values["monitoring"].(map[string]any)
+		none := monitoring["kind"] == nil
+		if notes := rendered(t, e.values).notes; strings.Contains(notes, "NOBODY SCRAPES") != none {
+			t.Errorf("%s: monitoring.kind=none: %v, and the notes are\n%s", e.name, none, notes)
 		}
 	}
 }

@@ -89,6 +89,38 @@ func TestHelmLeavesNothingBehind(t *testing.T) {
 	}
 }
 
+// Cilium would not let agents to an API server on a node.
+func TestTheNotesWarnOfACiliumOfYourOwn(t *testing.T) {
+	cilium := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": map[string]any{"name": "cilium", "namespace": "kube-system"},
+		"spec": map[string]any{
+			"selector": map[string]any{"matchLabels": map[string]any{"k8s-app": "cilium"}},
+			"template": map[string]any{
+				"metadata": map[string]any{"labels": map[string]any{"k8s-app": "cilium"}},
+				"spec": map[string]any{
+					"nodeSelector": map[string]any{"example.com/none": "true"},
+					"containers":   []any{map[string]any{"name": "cilium", "image": "cilium:test"}},
+				},
+			},
+		},
+	}}
+	warned := func(dataplane string) bool {
+		t.Helper()
+		notes := command(t, tool(t, "HELM"), "install", name, "../../../deploy/chart", "--namespace", name, "--dry-run=server",
+			"--set", "googleServiceAccount=a@p.iam.gserviceaccount.com,networkPolicy.dataplane="+dataplane)
+		return strings.Contains(notes, "WARNING: this cluster has a Cilium of its own")
+	}
+	if warned("any") {
+		t.Error("the notes warn of a Cilium that is not there")
+	}
+	shared.install(t, []*unstructured.Unstructured{cilium})
+	for dataplane, want := range map[string]bool{"any": true, "dataplane-v2": true, "cilium": false} {
+		if warned(dataplane) != want {
+			t.Errorf("with networkPolicy.dataplane=%s the notes warn: %v, want %v", dataplane, !want, want)
+		}
+	}
+}
+
 // Each overlay has all that it needs, and what it made can be found by its label.
 func TestKustomizeLeavesNothingBehind(t *testing.T) {
 	for _, overlay := range []string{"kustomize-everything", "kustomize-gmp", "kustomize-cilium"} {

@@ -37,10 +37,10 @@ func job(name, namespace string, rules ...rule) config {
 	}
 }
 
-// byOperator is what prometheus-operator makes of a PodMonitor.
-func byOperator(t *testing.T, in *install) config {
+// byOperator is what prometheus-operator makes of a PodMonitor or a ServiceMonitor.
+func byOperator(t *testing.T, in *install, monitor string) config {
 	t.Helper()
-	input := marshal(t, in.one(t, "PodMonitor"))
+	input := marshal(t, in.one(t, monitor))
 	if in.secret != nil {
 		input += marshal(t, in.secret)
 	}

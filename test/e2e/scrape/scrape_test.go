@@ -57,7 +57,9 @@ func scrapes(t *testing.T, in *install, kind string) []scrape {
 	case "none":
 		return []scrape{{name: id, in: in, config: byDocs(t, in)}}
 	case "prometheus-operator":
-		return []scrape{{name: id, in: in, config: byOperator(t, in)}}
+		return []scrape{{name: id, in: in, config: byOperator(t, in, "PodMonitor")}}
+	case "service-monitor":
+		return []scrape{{name: id, in: in, config: byOperator(t, in, "ServiceMonitor")}}
 	case "gmp":
 		return []scrape{{name: id, in: in, config: byGMP(t, in)}}
 	case "annotations":
@@ -86,10 +88,13 @@ func TestAllThatIsShippedHasNodesAndPages(t *testing.T) {
 			all = append(all, scrapes(t, c.install(t, "kustomize-"+overlay, manifest), kind)...)
 		}
 	}
-	for _, kind := range kinds(t) {
+	for _, kind := range append(kinds(t), "service-monitor") {
 		args := []string{
 			"template", "rel", "../../../deploy/chart", "--kube-version", "1.32.0", "--namespace", suite + "-chart-" + kind, "--set", "fullnameOverride=watcher",
 			"--set", "googleServiceAccount=" + email, "--set", "monitoring.kind=" + kind, "--set", fmt.Sprint("tls.enabled=", kind != "annotations"),
+		}
+		if kind == "service-monitor" {
+			args = append(args, "--set", "monitoring.kind=prometheus-operator,monitoring.serviceMonitor=true,monitoring.interval=5s")
 		}
 		all = append(all, scrapes(t, c.install(t, "chart-"+kind, command(t, nil, os.Getenv("HELM"), args...)), kind)...)
 	}

@@ -1,5 +1,5 @@
 // Command operator prints the configuration that prometheus-operator makes for its
-// Prometheus from the PodMonitors, and the Secrets that they name, on standard input:
+// Prometheus from the PodMonitors and ServiceMonitors, and the Secrets that they name, on standard input:
 // it is the operator's own generator. It is a module of its own, because the operator
 // needs older versions of Prometheus's and Kubernetes's than the suites.
 package main
@@ -27,7 +27,7 @@ func main() {
 }
 
 func run(in io.Reader, out io.Writer) error {
-	monitors := map[string]*monitoringv1.PodMonitor{}
+	pods, services := map[string]*monitoringv1.PodMonitor{}, map[string]*monitoringv1.ServiceMonitor{}
 	var secrets []any
 	for decoder := json.NewDecoder(in); ; {
 		var text json.RawMessage
@@ -48,7 +48,13 @@ func run(in io.Reader, out io.Writer) error {
 			if err := strict.Decode(&m); err != nil {
 				return err
 			}
-			monitors[m.Namespace+"/"+m.Name] = &m
+			pods[m.Namespace+"/"+m.Name] = &m
+		case monitoringv1.ServiceMonitorsKind:
+			var m monitoringv1.ServiceMonitor
+			if err := strict.Decode(&m); err != nil {
+				return err
+			}
+			services[m.Namespace+"/"+m.Name] = &m
 		case "Secret":
 			var s corev1.Secret
 			if err := strict.Decode(&s); err != nil {
@@ -56,7 +62,7 @@ func run(in io.Reader, out io.Writer) error {
 			}
 			secrets = append(secrets, &s)
 		default:
-			return fmt.Errorf("kind %q, want PodMonitors and Secrets", kind.Kind)
+			return fmt.Errorf("kind %q, want PodMonitors, ServiceMonitors and Secrets", kind.Kind)
 		}
 	}
 	p := &monitoringv1.Prometheus{ObjectMeta: metav1.ObjectMeta{Namespace: "monitoring", Name: "prometheus"}}
@@ -65,7 +71,7 @@ func run(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	config, err := generator.GenerateServerConfiguration(p, nil, monitors, nil, nil, assets.NewTestStoreBuilder(secrets...), nil, nil, nil, nil)
+	config, err := generator.GenerateServerConfiguration(p, services, pods, nil, nil, assets.NewTestStoreBuilder(secrets...), nil, nil, nil, nil)
 	if err != nil {
 		return err
 	}
