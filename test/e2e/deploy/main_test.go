@@ -124,9 +124,6 @@ func (c *cluster) tearDown(made []*unstructured.Unstructured) {
 			fmt.Fprintln(os.Stderr, "deploy: clean up:", err)
 		}
 	}
-	for _, o := range made {
-		complain(c.remove(ctx, o))
-	}
 	// A cluster with controllers puts this into every namespace. Without them
 	// nobody else ends the deletion of one.
 	_, alone := c.CoreV1().ConfigMaps(name).Get(ctx, "kube-root-ca.crt", metav1.GetOptions{})
@@ -145,4 +142,8 @@ func (c *cluster) tearDown(made []*unstructured.Unstructured) {
 		}
 		return err
 	}))
+	// Afterwards, since the end of a namespace waits for a complete list of kinds.
+	for _, o := range made {
+		complain(c.remove(ctx, o))
+	}
 }
