@@ -6,7 +6,7 @@ here=$(mktemp -d)
 trap 'rm -rf "$here"' EXIT
 mkdir "$here/copy"
 # What is not committed yet is a part of what is built, too.
-git ls-files -z --cached --others --exclude-standard -- go.mod go.sum cmd internal | tar -c --null -T - | tar -x -C "$here/copy"
+git ls-files -z --cached --others --exclude-standard -- go.mod go.sum cmd internal third_party | tar -c --null -T - | tar -x -C "$here/copy"
 make -s build GO="$GO" VERSION="$VERSION" REVISION="$REVISION"
 cp Makefile "$here/copy/"
 (cd "$here/copy" && GOCACHE="$here/cache" make -s build GO="$GO" VERSION="$VERSION" REVISION="$REVISION")
