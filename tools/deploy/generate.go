@@ -96,8 +96,8 @@ const readmeHead = `# workload-identity-exporter
 Watches on every GKE node which Google identity Pods really get, and whether it is the right one.
 
 ` + "```sh" + `
-helm install workload-identity-exporter deploy/chart --namespace workload-identity-exporter --create-namespace \
-  --set image.repository=REGISTRY/workload-identity-exporter \
+helm install workload-identity-exporter oci://ghcr.io/workload-identity-exporter/charts/workload-identity-exporter \
+  --namespace workload-identity-exporter --create-namespace \
   --set googleServiceAccount=workload-identity-exporter@PROJECT_ID.iam.gserviceaccount.com
 ` + "```" + `
 

@@ -83,7 +83,14 @@ system:serviceaccount:{{ include "workload-identity-exporter.namespace" . }}:{{ 
 
 {{- define "workload-identity-exporter.image" -}}
 {{- with .Values.image -}}
-{{ with .registry }}{{ . }}/{{ end }}{{ .repository }}{{ if .digest }}@{{ .digest }}{{ else }}:{{ default $.Chart.AppVersion .tag }}{{ end }}
+{{- if and .tag .digest -}}
+{{- fail "image.tag and image.digest contradict each other: with a digest, no tag is looked at; to take the tag set image.digest=" -}}
+{{- end -}}
+{{- $host := regexFind "^([^/]*[.:][^/]*|localhost)/" .repository -}}
+{{- if not (or $host .registry) -}}
+{{- fail (printf "image.repository=%q names no registry, so nodes cannot pull it: set image.registry, or begin with it, as in registry.example.com/agent" .repository) -}}
+{{- end -}}
+{{ with .registry }}{{ . }}/{{ else }}{{ $host }}{{ end }}{{ trimPrefix $host .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ with .digest }}@{{ . }}{{ end }}
 {{- end }}
 {{- end }}
 
