@@ -2,7 +2,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 
-# As the manifests name the image: 0.1.0 at the tag v0.1.0.
+# What the binaries say of themselves: 0.1.0 at the tag v0.1.0.
 VERSION  ?= $(patsubst v%,%,$(shell git describe --tags --match 'v[0-9]*' --always --dirty 2>/dev/null || echo dev))
 REVISION ?= $(shell git rev-parse -q --verify HEAD 2>/dev/null || echo unknown)
 GO       ?= go
@@ -28,6 +28,8 @@ ALERTMANAGER := $(TOOLS)/alertmanager-$(ALERTMANAGER_VERSION)
 AMTOOL := $(TOOLS)/amtool-$(ALERTMANAGER_VERSION)
 HELM_VERSION := v3.22.0
 HELM := $(TOOLS)/helm-$(HELM_VERSION)
+CRANE_VERSION := v0.22.1
+CRANE := $(TOOLS)/crane-$(CRANE_VERSION)
 KUBECONFORM_VERSION := v0.8.0
 KUBECONFORM := $(TOOLS)/kubeconform-$(KUBECONFORM_VERSION)
 
@@ -36,14 +38,17 @@ AXE := test/e2e/web/node_modules/.package-lock.json
 need = command -v $(1) >/dev/null || { [ -n "$(CI)" ] && [ "$$(id -u)" = 0 ] && apt-get update && apt-get install -y --no-install-recommends $(2); } || \
 	{ echo "make $@: $(1) is missing; on Debian: apt-get install $(2)" >&2; exit 1; }
 
-# What `make image` and `make image-tar` name their image, and who builds it.
-IMAGE ?= workload-identity-exporter:$(VERSION)
+# What `make image` and `make image-tar` name their image, as the manifests ask for it;
+# for which nodes `make image` builds it, whatever the machine at hand is, and with what.
+IMAGE_REPOSITORY ?= ghcr.io/workload-identity-exporter/workload-identity-exporter
+IMAGE    ?= $(IMAGE_REPOSITORY):$(shell sed -n 's/^appVersion: //p' deploy/chart/Chart.yaml)
+PLATFORM ?= linux/amd64
 ENGINE ?= $(firstword $(foreach e,docker podman buildah,$(if $(shell command -v $(e) 2>/dev/null),$(e))))
 # The exporter's user, and the bytes that its image may have.
 IMAGE_MAX := 18000000
 EXPORTER := -user 65532:65532 -max $(IMAGE_MAX)
 # $(call pack,NAME,TAG,FLAGS,ARCHITECTURE=BINARY...) packs static binaries into bin/images/NAME.tar.
-pack = cd tools && $(GO) run ./imagetar -tag $(2) -version $(VERSION) -revision $(REVISION) $(3) -out $(CURDIR)/bin/images/$(1).tar $(foreach b,$(4),$(subst =,=$(CURDIR)/,$(b)))
+pack = cd tools && $(GO) run ./release image -tag $(2) -version $(VERSION) -revision $(REVISION) $(3) -out $(CURDIR)/bin/images/$(1).tar $(foreach b,$(4),$(subst =,=$(CURDIR)/,$(b)))
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
@@ -58,17 +63,17 @@ build: ## Build the exporter and the simulator into bin/
 plugin: ## Build the plugin into bin/, where kubectl finds it as `kubectl workload-identity` if that is in PATH
 	$(BUILD) -o bin/kubectl-workload_identity ./cmd/kubectl-workload-identity
 
-image: ## Build the image with docker, podman or buildah (ENGINE), named IMAGE
+image: ## Build the image for PLATFORM with docker, podman or buildah (ENGINE), named IMAGE
 	@[ -n "$(ENGINE)" ] || { echo "make image: none of docker, podman and buildah is here; make image-tar needs none" >&2; exit 1; }
-	$(ENGINE) build --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+	$(ENGINE) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
 
 image-tar: ## Pack the same for amd64 and arm64 into bin/images/workload-identity-exporter.tar, an OCI archive, without an engine
 	GOOS=linux GOARCH=amd64 $(BUILD) -o bin/linux-amd64/ ./cmd/workload-identity-exporter
 	GOOS=linux GOARCH=arm64 $(BUILD) -o bin/linux-arm64/ ./cmd/workload-identity-exporter
 	$(call pack,workload-identity-exporter,$(IMAGE),$(EXPORTER),amd64=bin/linux-amd64/workload-identity-exporter arm64=bin/linux-arm64/workload-identity-exporter)
 
-release: ## Make the files of a release in dist/, from the tag at this commit (TAG if it has several); DRY_RUN=1 for any commit
-	cd tools && $(GO) run ./release -root $(CURDIR) -out $(CURDIR)/dist -max $(IMAGE_MAX) $(if $(TAG),-tag $(TAG)) $(if $(DRY_RUN),-dry-run=$(DRY_RUN))
+release: ## Make the files of a release in dist/, of the tag at this commit, with its image at IMAGE_REPOSITORY; DRY_RUN=1 for any commit
+	cd tools && $(GO) run ./release -root $(CURDIR) -out $(CURDIR)/dist -max $(IMAGE_MAX) -repository $(IMAGE_REPOSITORY) $(if $(TAG),-tag $(TAG)) $(if $(DRY_RUN),-dry-run=$(DRY_RUN))
 
 reproduce: ## Build the binary twice, at two places and without a cache, and compare
 	@GO="$(GO)" VERSION="$(VERSION)" REVISION="$(REVISION)" sh tools/reproduce.sh
@@ -93,8 +98,8 @@ test-alerts: $(PROMTOOL) $(AMTOOL) ## Test the alert rules with promtool, and th
 	$(PROMTOOL) test rules alerts/tests/*.test.yaml
 	AMTOOL=$(AMTOOL) sh alerts/tests/alertmanager.sh
 
-test-tools: ## Test the dashboards, the chart, the manifests and the release
-	cd tools && $(GO) vet ./... && $(GO) test -count=1 $$($(GO) list ./... | grep -v /rules$$)
+test-tools: $(HELM) $(CRANE) ## Test the dashboards, the chart, the manifests and the release
+	cd tools && $(GO) vet ./... && HELM=$(HELM) CRANE=$(CRANE) $(GO) test -count=1 $$($(GO) list ./... | grep -v /rules$$)
 
 e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath
@@ -196,6 +201,11 @@ $(HELM):
 	@mkdir -p $(TOOLS)
 	CGO_ENABLED=0 GOBIN=$(TOOLS) $(GO) install -ldflags "-s -w" helm.sh/helm/v3/cmd/helm@$(HELM_VERSION)
 	@mv $(TOOLS)/helm $@
+
+$(CRANE):
+	@mkdir -p $(TOOLS)
+	CGO_ENABLED=0 GOBIN=$(TOOLS) $(GO) install -ldflags "-s -w" github.com/google/go-containerregistry/cmd/crane@$(CRANE_VERSION)
+	@mv $(TOOLS)/crane $@
 
 $(KUBECONFORM):
 	@mkdir -p $(TOOLS)

@@ -2,15 +2,17 @@ package main
 
 import (
 	"bytes"
-	"debug/elf"
+	"io"
+	"log"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	"github.com/google/go-containerregistry/pkg/registry"
 	"helm.sh/helm/v3/pkg/chartutil"
 )
 
@@ -27,318 +29,227 @@ func chartVersion(t *testing.T) string {
 func copied(t *testing.T) repository {
 	t.Helper()
 	folder := t.TempDir()
-	out, err := exec.CommandContext(t.Context(), "git", "-C", "../..", "ls-files", "-z", "--cached", "--others", "--exclude-standard").Output()
-	if err != nil {
-		t.Fatal(err)
+	copying := exec.CommandContext(t.Context(), "bash", "-c", `git ls-files -z --cached --others --exclude-standard --deduplicate |
+		while IFS= read -r -d '' f; do [ ! -e "$f" ] || printf '%s\0' "$f"; done | tar -c --null -T - | tar -x -C "$0"`, folder)
+	copying.Dir = "../.."
+	if said, err := copying.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, said)
 	}
-	for name := range strings.SplitSeq(strings.Trim(string(out), "\x00"), "\x00") {
-		from, to := filepath.Join("../..", name), filepath.Join(folder, name)
-		info, err := os.Stat(from)
-		if os.IsNotExist(err) {
-			continue // it is deleted, and that is not committed yet
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		content, err := os.ReadFile(from)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.MkdirAll(filepath.Dir(to), 0o750); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(to, content, info.Mode()); err != nil {
-			t.Fatal(err)
-		}
+	r := newRepository(t, folder)
+	version := chartVersion(t)
+	text := r.read("CHANGELOG.md")
+	if !strings.Contains(text, "\n## ["+version+"]") {
+		r.write("CHANGELOG.md", strings.Replace(text, "## [Unreleased]\n", "## [Unreleased]\n\n## ["+version+"] - 2026-02-03\n\n- A note.\n", 1))
 	}
-	return newRepository(t, folder)
-}
-
-// note gives the changelog a section.
-func (r repository) note(version string) {
-	r.t.Helper()
-	text, err := os.ReadFile(filepath.Join(r.folder, "CHANGELOG.md"))
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if _, err := section(string(text), version); err == nil {
-		return
-	}
-	r.write("CHANGELOG.md", strings.Replace(string(text), "## [Unreleased]\n", "## [Unreleased]\n\n## ["+version+"] - 2026-02-03\n\n- A note.\n", 1))
+	r.commit("ready")
+	return r
 }
 
 // released runs the command in the repository, and returns what it prints.
 func (r repository) released(args ...string) (string, error) {
 	var out bytes.Buffer
-	err := run(r.t.Context(), append([]string{"-root", r.folder, "-out", filepath.Join(r.folder, "dist"), "-max", "18000000"}, args...), &out)
+	err := run(r.t.Context(), append([]string{"-root", r.folder, "-out", r.folder + "/dist", "-max", "18000000", "-repository", "registry.example.com/agent"}, args...), &out)
 	return out.String(), err
 }
 
 // The whole way, twice: at another place, the same commit gives the same files.
 func TestATagGivesItsFiles(t *testing.T) {
+	server := httptest.NewServer(registry.New(registry.Logger(log.New(io.Discard, "", 0))))
+	defer server.Close()
+	host := strings.TrimPrefix(server.URL, "http://")
+	image := host + "/some-one/agent"
 	version := chartVersion(t)
 	r := copied(t)
-	r.note(version)
-	r.commit("release")
 	r.git("tag", "-a", "v"+version, "-m", version)
-	out, err := r.released()
+	out, err := r.released("-repository", image, "-tag", "v"+version)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	want := []string{
-		"RELEASE_NOTES.md",
-		"workload-identity-exporter-VERSION.tgz",
-		"workload-identity-exporter_VERSION_image.tar",
-		"workload-identity-exporter_VERSION_linux_amd64.cdx.json",
-		"workload-identity-exporter_VERSION_linux_amd64.tar.gz",
-		"workload-identity-exporter_VERSION_linux_arm64.cdx.json",
-		"workload-identity-exporter_VERSION_linux_arm64.tar.gz",
-		"workload-identity-exporter_VERSION_monitoring.tar.gz",
-	}
-	names, err := files(filepath.Join(r.folder, "dist"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	page, err := os.ReadFile("../../docs/releasing.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i, name := range want {
-		if !strings.Contains(string(page), "`"+name+"`") {
-			t.Errorf("docs/releasing.md does not tell of %s", name)
-		}
-		want[i] = strings.ReplaceAll(name, "VERSION", version)
-		if !strings.Contains(out, "\n"+want[i]+" ") {
-			t.Errorf("the table lacks %s:\n%s", want[i], out)
+	sums := r.read("dist/" + sumsName)
+	var names []string
+	for line := range strings.Lines(sums) {
+		name := strings.Fields(line)[1]
+		names = append(names, name)
+		if documented := "`" + strings.ReplaceAll(name, version, "VERSION") + "`"; !strings.Contains(r.read("docs/releasing.md"), documented) {
+			t.Errorf("docs/releasing.md does not tell of %s", documented)
 		}
 	}
-	if !slices.Equal(names, want) {
-		t.Errorf("the files are %q, want %q", names, want)
+	if len(names) != 8 || !strings.HasSuffix(out, sums) {
+		t.Errorf("the files are %q, want 8; and it prints\n%s", names, out)
 	}
-	command := exec.CommandContext(t.Context(), "sha256sum", "--strict", "-c", sumsName)
-	command.Dir = filepath.Join(r.folder, "dist")
-	if said, err := command.CombinedOutput(); err != nil || strings.Count(string(said), ": OK\n") != len(want) {
-		t.Errorf("sha256sum -c: %v: %s", err, said)
-	}
-	if notes, err := os.ReadFile(filepath.Join(command.Dir, "RELEASE_NOTES.md")); err != nil || strings.Contains(string(notes), "## [") {
-		t.Errorf("the notes are those of more than one version: %v\n%s", err, notes)
+	if notes := r.read("dist/RELEASE_NOTES.md"); len(notes) < 5 || strings.Contains(notes, "## [") {
+		t.Errorf("the notes are not those of one version:\n%s", notes)
 	}
 
 	other := repository{t, filepath.Join(t.TempDir(), "elsewhere")}
 	r.git("clone", "-q", "file://"+r.folder, other.folder)
-	if out, err := other.released("-tag", "v"+version); err != nil {
+	if out, err := other.released("-repository", image); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	one, err := os.ReadFile(filepath.Join(r.folder, "dist", sumsName))
-	if err != nil {
-		t.Fatal(err)
+	if two := other.read("dist/" + sumsName); two != sums {
+		t.Errorf("the same commit at another place gives\n%s, and here\n%s", two, sums)
 	}
-	two, err := os.ReadFile(filepath.Join(other.folder, "dist", sumsName))
-	if err != nil || !bytes.Equal(one, two) {
-		t.Errorf("the same commit at another place gives\n%s(%v), and here\n%s", two, err, one)
-	}
-
-	tampered(t, release{root: r.folder, out: filepath.Join(r.folder, "dist"), version: version, revision: r.git("rev-parse", "HEAD"), when: time.Unix(1770091506, 0), most: 18000000})
+	t.Run("image", func(t *testing.T) { testImage(t, r, version) })
+	t.Run("publish", func(t *testing.T) { testPublish(t, r, host, version) })
+	t.Run("tampered", func(t *testing.T) { testTampered(t, r, image) })
 }
 
-// tampered holds the check to find what is not as it should be.
-func tampered(t *testing.T, r release) {
-	t.Helper()
-	if err := r.check(t.Context()); err != nil {
-		t.Fatalf("nothing was changed, and the check says %v", err)
-	}
-	path := func(name string) string { return filepath.Join(r.out, name) }
-	content := func(name string) []byte {
-		text, err := os.ReadFile(path(name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return text
-	}
-	save := func(name string, content []byte) {
-		if err := os.WriteFile(path(name), content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	programs := map[string][]byte{}
-	for _, a := range architectures {
-		entries, err := unpack(path(r.archive(a.name)))
-		if err != nil || len(entries) != 2 {
-			t.Fatalf("%s has %d files: %v", r.archive(a.name), len(entries), err)
-		}
-		programs[a.name] = entries[1].content
-	}
-	// put makes another program that of an architecture, with the bill that it has.
-	put := func(architecture string, mode int64, program []byte) {
-		name := r.folder(architecture) + "/workload-identity-exporter"
-		if err := pack(path(r.archive(architecture)), r.when, []entry{{name, mode, program}}); err != nil {
-			t.Fatal(err)
-		}
-		b, err := parse(program, r.version)
-		if err != nil {
-			t.Fatal(err)
-		}
-		bill, err := sbom(b, r.when)
-		if err != nil {
-			t.Fatal(err)
-		}
-		save(r.bill(architecture), bill)
-	}
-	another := bytes.Repeat([]byte("0"), 40)
-	foreign := func(program []byte) []byte { return bytes.ReplaceAll(program, []byte(r.revision), another) }
-	tests := []struct {
-		name   string
-		sums   bool // whether the checksums are written again
-		change func()
-		want   string
-	}{
-		{"a changed file", false, func() { save("RELEASE_NOTES.md", []byte("nothing")) }, "RELEASE_NOTES.md: the file was changed"},
-		{"a file that is gone", false, func() { _ = os.Remove(path(r.image())) }, r.image() + ": the file was changed or is gone"},
-		{"another file", false, func() { save("virus.sh", []byte("#!")) }, "virus.sh is not in SHA256SUMS"},
-		{"a bill of another binary", true, func() { save(r.bill("arm64"), content(r.bill("amd64"))) }, "linux_arm64.cdx.json is of another binary"},
-		{"a program that nobody may run", true, func() { put("arm64", 0o644, programs["arm64"]) }, "no program"},
-		{"another architecture", true, func() { put("arm64", 0o755, programs["amd64"]) }, "it is for EM_X86_64, want EM_AARCH64"},
-		{"another commit, which cannot run here or can", true, func() { put("arm64", 0o755, foreign(programs["arm64"])) }, r.revision},
-		{"another commit, which can run here or cannot", true, func() { put("amd64", 0o755, foreign(programs["amd64"])) }, r.revision},
-		{"an image of an earlier build", true, func() {
-			images := bytes.ReplaceAll(content(r.image()), []byte("org.opencontainers.image.ref.name\": \""+r.version), []byte("org.opencontainers.image.ref.name\": \""+strings.Repeat("9", len(r.version))))
-			save(r.image(), images)
-		}, "want one entry with the tag " + r.version},
-		{"a chart of another version", true, func() {
-			if err := os.Remove(path(r.chart())); err != nil {
-				t.Fatal(err)
-			}
-			name, err := packChart(filepath.Join(r.root, "deploy/chart"), r.out, "9.9.9", r.when)
-			if err == nil {
-				err = os.Rename(path(name), path(r.chart()))
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}, "its version is 9.9.9"},
-	}
-	before := map[string][]byte{}
-	names, err := files(r.out)
+// testTampered holds the check to find what is not as it should be.
+func testTampered(t *testing.T, in repository, repositoryName string) {
+	c, err := read(t.Context(), in.folder)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(names, sumsName) {
-		before[name] = content(name)
+	r := release{root: in.folder, out: in.folder + "/dist", repository: repositoryName, commit: c, most: 18000000}
+	files := map[string][]byte{}
+	entries, err := os.ReadDir(r.out)
+	if err != nil {
+		t.Fatal(err)
 	}
-	for _, tt := range tests {
-		tt.change()
-		if tt.sums {
-			text, err := sums(r.out)
+	for _, e := range entries {
+		files[e.Name()] = []byte(in.read("dist/" + e.Name()))
+	}
+	binary := func(architecture string) []byte { return []byte(in.read("bin/linux-" + architecture + "/" + program)) }
+	put := func(architecture string, mode int64, content []byte) {
+		name := r.name("linux_" + architecture)
+		packed, err := zipped(r.when, []file{{name + "/" + program, mode, content}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		in.write("dist/"+name+".tar.gz", string(packed))
+	}
+	foreign := func(content []byte) []byte {
+		return bytes.ReplaceAll(content, []byte(r.revision), bytes.Repeat([]byte("0"), 40))
+	}
+	image := func(version string, flags ...string) {
+		args := append([]string{"-tag", repositoryName + ":" + r.version, "-version", version, "-out", r.out + "/" + r.name("image.tar")}, flags...)
+		if err := packImage(args, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+	}
+	amd, arm := "amd64="+in.folder+"/bin/linux-amd64/"+program, "arm64="+in.folder+"/bin/linux-arm64/"+program
+	for _, tt := range []struct {
+		name, want string
+		change     func(*release)
+	}{
+		{"a changed file", "RELEASE_NOTES.md: FAILED", func(*release) { in.write("dist/RELEASE_NOTES.md", "nothing") }},
+		{"a file that is gone", "image.tar: FAILED open or read", func(r *release) { _ = os.Remove(r.out + "/" + r.name("image.tar")) }},
+		{"another file", "does not have all of the files", func(*release) { in.write("dist/virus.sh", "#!") }},
+		{"a bill of another binary", "linux_arm64: its bill of materials is of another binary", func(r *release) {
+			in.write("dist/"+r.name("linux_arm64.cdx.json"), string(files[r.name("linux_amd64.cdx.json")]))
+		}},
+		{"a bill without a module", "bill of materials lacks github.com/prometheus/procfs", func(r *release) {
+			in.write("dist/"+r.name("linux_arm64.cdx.json"), strings.ReplaceAll(string(files[r.name("linux_arm64.cdx.json")]), `"github.com/prometheus/procfs"`, `"x"`))
+		}},
+		{"a program that nobody may run", "no program", func(*release) { put("arm64", 0o644, binary("arm64")) }},
+		{"another architecture", "it is for EM_X86_64, not for", func(*release) { put("arm64", 0o755, binary("amd64")) }},
+		{"another commit, which cannot run here or can", r.revision, func(*release) { put("arm64", 0o755, foreign(binary("arm64"))) }},
+		{"another commit, which can run here or cannot", r.revision, func(*release) { put("amd64", 0o755, foreign(binary("amd64"))) }},
+		{"a version that the programs do not say", `it does not have "77.7.7"`, func(r *release) {
+			content, err := zipped(r.when, []file{{program + "_77.7.7_linux_amd64/" + program, 0o755, binary("amd64")}})
 			if err != nil {
 				t.Fatal(err)
 			}
-			save(sumsName, []byte(text))
+			r.version = "77.7.7"
+			in.write("dist/"+r.name("linux_amd64.tar.gz"), string(content))
+		}},
+		{"an image under another tag", "want one entry with the tag " + r.version, func(r *release) {
+			in.write("dist/"+r.name("image.tar"), strings.ReplaceAll(string(files[r.name("image.tar")]), `ref.name": "`+r.version, `ref.name": "`+strings.Repeat("9", len(r.version))))
+		}},
+		{"an image of another version", `its label says the version is "9.9.9"`, func(*release) { image("9.9.9", amd, arm) }},
+		{"an image for one architecture", `it is for ["linux/arm64"]`, func(r *release) { image(r.version, arm) }},
+		{"an image of another build", "want one: the program", func(r *release) {
+			other := filepath.Join(t.TempDir(), program)
+			if err := os.WriteFile(other, foreign(binary("arm64")), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			image(r.version, amd, "arm64="+other)
+		}},
+		{"a blob that is not what its name says", "image.tar: ", func(r *release) {
+			in.write("dist/"+r.name("image.tar"), strings.ReplaceAll(string(files[r.name("image.tar")]), `"architecture":"arm64"`, `"architecture":"amd64"`))
+		}},
+		{"a large image", "want at most 1000000", func(r *release) { r.most = 1000000 }},
+		{"a chart of another version", "its version is 9.9.9", func(r *release) {
+			packed, err := packChart(r.root+"/deploy/chart", "9.9.9", repositoryName, "sha256:", r.when)
+			if err != nil {
+				t.Fatal(err)
+			}
+			in.write("dist/"+r.chart(), string(packed))
+		}},
+		{"a chart of another image", `no object of it has "image: other.example.com/agent:` + r.version + "@sha256:", func(r *release) { r.repository = "other.example.com/agent" }},
+	} {
+		changed := r
+		tt.change(&changed)
+		if !slices.Contains([]string{"a changed file", "a file that is gone", "another file"}, tt.name) {
+			sum := exec.CommandContext(t.Context(), "bash", "-c", "rm SHA256SUMS; export LC_ALL=C; s=$(sha256sum *); echo \"$s\" >SHA256SUMS")
+			sum.Dir = r.out
+			if said, err := sum.CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, said)
+			}
 		}
-		if err := r.check(t.Context()); err == nil || !strings.Contains(err.Error(), tt.want) {
+		if err := changed.check(t.Context(), io.Discard); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: %v, want %q", tt.name, err, tt.want)
 		}
-		_ = os.Remove(path("virus.sh"))
-		for name, content := range before {
-			save(name, content)
-		}
-	}
-	if err := r.check(t.Context()); err != nil {
-		t.Errorf("all is as it was, and the check says %v", err)
-	}
-	r.most = 1000000
-	if err := r.check(t.Context()); err == nil || !strings.Contains(err.Error(), "bytes, want at most 1000000") {
-		t.Errorf("an image that is too large: %v", err)
-	}
-	// The binary must be that of the archive, not just any of the version.
-	one, err := parse(programs["amd64"], r.version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	two, err := parse(foreign(programs["arm64"]), r.version)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := checkImage(path(r.image()), r.version, map[string]binary{"amd64": one, "arm64": two}, 18000000); err == nil || !strings.Contains(err.Error(), "linux/arm64: it has 1 files, want one: the program") {
-		t.Errorf("an image with another binary: %v", err)
-	}
-	for _, a := range architectures {
-		b, err := parse(programs[a.name], "1.2.3-dev.nobody")
-		if err != nil {
+		if err := os.RemoveAll(r.out); err != nil {
 			t.Fatal(err)
 		}
-		if err := b.check(t.Context(), a.name, a.machine, r.revision); err == nil || !strings.Contains(err.Error(), "1.2.3-dev.nobody") {
-			t.Errorf("a binary for %s of another version: %v", a.name, err)
+		if err := os.Mkdir(r.out, 0o700); err != nil {
+			t.Fatal(err)
 		}
+		for name, content := range files {
+			in.write("dist/"+name, string(content))
+		}
+	}
+	if err := r.check(t.Context(), io.Discard); err != nil {
+		t.Errorf("all is as it was, and the check says %v", err)
 	}
 }
 
 func TestWhatIsNotReadyIsNotReleased(t *testing.T) {
 	version := chartVersion(t)
 	r := copied(t)
-	r.commit("not tagged")
-	refused := func(want ...string) {
+	refused := func(args []string, want ...string) {
 		t.Helper()
-		out, err := r.released()
+		out, err := r.released(args...)
 		if err == nil {
 			t.Fatalf("released, want %q:\n%s", want, out)
 		}
-		for _, w := range append(want, "DRY_RUN=1") {
+		for _, w := range want {
 			if !strings.Contains(err.Error(), w) {
 				t.Errorf("%v\nwant %q", err, w)
 			}
 		}
-		if _, err := os.Stat(filepath.Join(r.folder, "dist")); !os.IsNotExist(err) {
+		if _, err := os.Stat(r.folder + "/dist"); !os.IsNotExist(err) {
 			t.Errorf("there are files: %v", err)
 		}
 	}
-	refused("has no tag: `git tag")
+	refused(nil, "DRY_RUN=1", "has no tag like v0.1.0")
+	for _, tag := range []string{"nightly", "v1", "v1.2", "v1.2.3+4"} {
+		r.git("tag", tag)
+	}
+	refused([]string{"-tag", "v1"}, "TAG=v1 is not the highest version")
 	r.git("tag", "v77.0.0")
-	refused(`CHANGELOG.md has no heading "## [77.0.0] - YYYY-MM-DD"`, "deploy/chart/Chart.yaml names the version "+version+", want 77.0.0")
+	refused(nil, `CHANGELOG.md has nothing below a heading "## [77.0.0]"`)
+	for _, p := range places {
+		refused(nil, p.path+` names the version ["`+version+`"], want 77.0.0: change it`)
+	}
 	r.git("tag", "-d", "v77.0.0")
-	r.note(version)
-	r.commit("noted")
 	r.git("tag", "v"+version)
+	refused([]string{"-tag", "v0.0.1"}, "TAG=v0.0.1 is not the highest version at commit")
 	r.write("cmd/workload-identity-exporter/new.go", "package main\n")
-	refused("cmd/workload-identity-exporter/new.go; commit them")
-	if _, err := r.released("-tag", "v0.0.1"); err == nil || !strings.Contains(err.Error(), "TAG=v0.0.1 is not at commit") {
-		t.Errorf("a tag of another commit: %v", err)
-	}
-	if _, err := r.released("extra"); err == nil || !strings.Contains(err.Error(), `got -max 18000000 and ["extra"]`) {
-		t.Errorf("an argument: %v", err)
-	}
+	refused(nil, `cmd/workload-identity-exporter/new.go": commit them`)
+	refused([]string{"extra"}, "no arguments")
 }
 
-// CI has a commit without a tag, and its changelog may have nothing new.
-func TestADryRunMakesTheFilesOfAnyCommit(t *testing.T) {
-	r := copied(t)
-	r.write("CHANGELOG.md", "# Changelog\n\n## [Unreleased]\n")
-	r.commit("not tagged")
-	r.write("new.txt", "not committed")
-	out, err := r.released("-dry-run")
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, want := range []string{"has no tag: `git tag", "new.txt; commit them", `nothing below the heading "## [Unreleased]"`} {
-		if !strings.Contains(out, "a release would refuse: ") || !strings.Contains(out, want) {
-			t.Errorf("it does not say %q:\n%s", want, out)
-		}
-	}
-	version := "0.0.0-dev.1.g" + r.git("rev-parse", "HEAD")[:7] + ".dirty"
-	for _, name := range []string{"workload-identity-exporter-" + version + ".tgz", sumsName} {
-		if _, err := os.Stat(filepath.Join(r.folder, "dist", name)); err != nil {
-			t.Error(err)
-		}
-	}
-}
-
-func TestABinaryOfOtherFlagsIsFound(t *testing.T) {
-	b := linked(t)
-	machine := map[string]elf.Machine{"amd64": elf.EM_X86_64, "arm64": elf.EM_AARCH64}
-	for _, s := range b.info.Settings {
-		if s.Key == "GOARCH" {
-			if err := b.check(t.Context(), s.Value, machine[s.Value], hash); err == nil || !strings.Contains(err.Error(), "it was not built with map[") || !strings.Contains(err.Error(), "-trimpath:true") {
-				t.Errorf("%v, want -trimpath to be missed", err)
-			}
+func TestEveryVersionInAFileIsSeen(t *testing.T) {
+	for i, tt := range []struct{ text, want string }{
+		{"version: 1.0.0\nappVersion: 2.0.0\nkubeVersion: 3.0.0\n", "1.0.0 2.0.0"},
+		{"image: a.io/b/workload-identity-exporter:1.0.0\nimage: a.io/workload-identity-exporter:2.0.0\n", "1.0.0 2.0.0"},
+		{"image: a.io/workload-identity-exporter:1.0.0\n", "1.0.0"},
+		{"`workload-identity-exporter:1.0.0`, docker://REGISTRY/workload-identity-exporter:1.0.0.\n?ref=v2.0.0-rc.1\nnewTag: 3.0.0 --version 4.0.0 ", "1.0.0 2.0.0-rc.1 3.0.0 4.0.0"},
+	} {
+		if got := strings.Join(places[i].versions(tt.text), " "); got != tt.want {
+			t.Errorf("%s: %s, want %s", places[i].path, got, tt.want)
 		}
 	}
 }

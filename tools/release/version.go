@@ -1,115 +1,146 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/Masterminds/semver/v3"
 )
 
-// commit is what git tells of the commit that is checked out.
+// place is a file of the repository that names the version that it is for, in the
+// first group of a pattern. Who takes it from a tag must get the image of that tag.
+type place struct {
+	path    string
+	pattern *regexp.Regexp
+}
+
+var places = []place{
+	{"deploy/chart/Chart.yaml", regexp.MustCompile(`(?m)^(?:version|appVersion): (\S+)$`)},
+	{"deploy/kustomize/base/daemonset.yaml", regexp.MustCompile(`image: \S+/workload-identity-exporter:(\S+)`)},
+	{"docs/gating.md", regexp.MustCompile(`image: \S+/workload-identity-exporter:(\S+)`)},
+	{"docs/install.md", regexp.MustCompile(`(?:workload-identity-exporter:|\?ref=v|newTag: |--version )(\d+\.\d+\.\d+(?:-[\w.]*\w)?)`)},
+}
+
+// versions are those that the text names, each once.
+func (p place) versions(text string) []string {
+	var named []string
+	for _, m := range p.pattern.FindAllStringSubmatch(text, -1) {
+		if !slices.Contains(named, m[1]) {
+			named = append(named, m[1])
+		}
+	}
+	return named
+}
+
+// versionTag is what the workflow takes for one: v1.2.3 and v1.2.3-rc.1. An image
+// cannot be tagged with more, such as 1.2.3+4.
+var versionTag = regexp.MustCompile(`^v\d+\.\d+\.\d+(-[a-z]+\.\d+)?$`)
+
+// commit is the one that is checked out.
 type commit struct {
-	Hash     string   // 40 hex digits
-	Time     int64    // of the committer, in seconds since 1970
-	Tags     []string // those that point at it, in any order
-	Last     string   // the tag of the last release before it; empty if there is none
-	Distance int      // how many commits it is after Last, or after the beginning
-	Changed  []string // what differs from it in the work tree, as `git status --porcelain` says it
+	revision string // 40 hex digits
+	when     time.Time
+	tags     []string // of versions, the highest first
+	changed  []string // what differs from it in the work tree, as `git status --porcelain` says it
+
+	// version is the tag's, if there is one and nothing was changed. Otherwise it sorts
+	// after the last release and before the next one:
+	//
+	//	0.0.0-dev.7.g0123456       7 commits, and no release yet
+	//	0.1.1-dev.7.g0123456       7 commits after v0.1.0
+	//	0.2.0-rc.1.dev.7.g0123456  7 commits after v0.2.0-rc.1
+	//
+	// with .dirty at its end if files were changed. The label helm.sh/chart has room for
+	// 36 characters of it.
+	version string
 }
 
-// released returns the version that a tag like v1.2.3 or v1.2.3-rc.1 names. Build
-// metadata (v1.2.3+5) is no version here, because a tag of an image cannot have it.
-func released(tag string) (*semver.Version, bool) {
-	text, ok := strings.CutPrefix(tag, "v")
-	if !ok {
-		return nil, false
-	}
-	v, err := semver.StrictNewVersion(text)
-	return v, err == nil && v.Metadata() == ""
-}
-
-// tag returns the tag that this commit is released by: the one that is asked for,
-// or the highest version of its tags. It is empty if there is none.
-func (c commit) tag(asked string) string {
-	if asked != "" {
-		if _, ok := released(asked); ok && slices.Contains(c.Tags, asked) {
-			return asked
+// read asks git.
+func read(ctx context.Context, root string) (commit, error) {
+	var failed error
+	lines := func(args ...string) []string {
+		out, err := exec.CommandContext(ctx, "git", append([]string{"-C", root, "-c", "versionsort.suffix=-"}, args...)...).Output() //nolint:gosec // the arguments are ours
+		if err != nil && failed == nil {
+			failed = fmt.Errorf("the version comes from git, and git %s failed: %w", strings.Join(args, " "), err)
 		}
-		return ""
+		return strings.FieldsFunc(string(out), func(r rune) bool { return r == '\n' })
 	}
-	var highest *semver.Version
-	for _, t := range c.Tags {
-		if v, ok := released(t); ok && (highest == nil || v.GreaterThan(highest)) {
-			highest = v
-		}
+	noVersion := func(tag string) bool { return !versionTag.MatchString(tag) }
+	head := lines("log", "-1", "--format=%H%n%ct")
+	if failed != nil {
+		return commit{}, failed
 	}
-	if highest == nil {
-		return ""
+	seconds, err := strconv.ParseInt(head[1], 10, 64)
+	if err != nil {
+		return commit{}, err
 	}
-	return "v" + highest.String()
-}
-
-// version returns the version of what is built: that of the tag, if nothing was
-// changed since. Otherwise it is the one of a build of the development, which sorts
-// after the last release and before the next one:
-//
-//	0.1.0                           the tag v0.1.0
-//	0.0.0-dev.7.g0123456       7 commits, and no release yet
-//	0.1.1-dev.7.g0123456       7 commits after v0.1.0
-//	0.2.0-rc.1.dev.7.g0123456  7 commits after v0.2.0-rc.1
-//
-// with .dirty at its end if files were changed. Each is a semantic version without
-// "+", so it can be that of a chart and the tag of an image, and short enough for the
-// label helm.sh/chart, which has room for 36 characters of it.
-func (c commit) version(tag string) string {
-	if tag != "" && len(c.Changed) == 0 {
-		return strings.TrimPrefix(tag, "v")
+	c := commit{revision: head[0], when: time.Unix(seconds, 0).UTC()}
+	c.tags = slices.DeleteFunc(lines("tag", "--points-at", "HEAD", "--sort=-version:refname"), noVersion)
+	// Files that git does not know of are a part of what is built, too.
+	for _, line := range lines("status", "--porcelain", "--untracked-files=all") {
+		c.changed = append(c.changed, strings.TrimSpace(line))
 	}
-	base, distance := "0.0.0-dev", c.Distance
-	last := c.Last
-	if tag != "" {
-		last, distance = tag, 0
+	if len(c.tags) > 0 && len(c.changed) == 0 {
+		c.version = c.tags[0][1:]
+		return c, failed
 	}
-	if v, ok := released(last); ok {
-		if v.Prerelease() != "" {
-			base = v.String() + ".dev"
-		} else {
-			base = v.IncPatch().String() + "-dev"
+	base, since := "0.0.0-dev", "HEAD"
+	if before := slices.DeleteFunc(lines("tag", "--merged", "HEAD", "--sort=-version:refname"), noVersion); len(before) > 0 {
+		last := semver.MustParse(before[0])
+		base, since = last.IncPatch().String()+"-dev", before[0]+"..HEAD"
+		if last.Prerelease() != "" {
+			base = last.String() + ".dev"
 		}
 	}
-	text := base + "." + strconv.Itoa(distance) + ".g" + c.Hash[:7]
-	if len(c.Changed) > 0 {
-		text += ".dirty"
+	c.version = fmt.Sprintf("%s.%s.g%s", base, strings.Join(lines("rev-list", "--count", since), ""), c.revision[:7])
+	if len(c.changed) > 0 {
+		c.version += ".dirty"
 	}
-	return text
+	return c, failed
 }
 
 // refusals are the reasons why this commit cannot be released, each with a remedy.
-func (c commit) refusals(asked string) []error {
-	var all []error
+// The notes are what the changelog says about it.
+func (c commit) refusals(root, asked string) (notes string, all []error, err error) {
+	section := "Unreleased"
 	switch {
-	case c.tag(asked) != "":
-	case asked != "" && !slices.Contains(c.Tags, asked):
-		all = append(all, fmt.Errorf("TAG=%s is not at commit %s, whose tags are: %s; check out the commit of the tag, or leave TAG out", asked, c.Hash[:12], list(c.Tags)))
-	case asked != "":
-		all = append(all, fmt.Errorf("TAG=%s is no version: want vMAJOR.MINOR.PATCH, such as v0.1.0 or v0.2.0-rc.1", asked))
-	case len(c.Tags) == 0:
-		all = append(all, fmt.Errorf("commit %s has no tag: `git tag -a v0.1.0 -m v0.1.0` gives it one", c.Hash[:12]))
-	default:
-		all = append(all, fmt.Errorf("commit %s has no tag that is a version, only: %s; want vMAJOR.MINOR.PATCH, such as v0.1.0 or v0.2.0-rc.1", c.Hash[:12], list(c.Tags)))
+	case asked != "" && (len(c.tags) == 0 || asked != c.tags[0]):
+		all = append(all, fmt.Errorf("TAG=%s is not the highest version at commit %s, whose tags of versions are %q: check out the commit of the tag", asked, c.revision[:12], c.tags))
+	case len(c.tags) == 0:
+		all = append(all, fmt.Errorf("commit %s has no tag like v0.1.0 or v0.2.0-rc.1: `git tag -a v0.1.0 -m v0.1.0` gives it one", c.revision[:12]))
 	}
-	if len(c.Changed) > 0 {
-		shown := c.Changed[:min(5, len(c.Changed))]
-		all = append(all, fmt.Errorf("%d files are not as commit %s has them: %s; commit them and tag that, or `git stash -u`", len(c.Changed), c.Hash[:12], list(shown)))
+	if len(c.changed) > 0 {
+		all = append(all, fmt.Errorf("%d files are not as commit %s has them, such as %q: commit them and tag that, or `git stash -u`", len(c.changed), c.revision[:12], c.changed[0]))
 	}
-	return all
-}
-
-func list(items []string) string {
-	if len(items) == 0 {
-		return "none"
+	if len(c.tags) > 0 && len(c.changed) == 0 {
+		section = c.version
+		for _, p := range places {
+			text, err := os.ReadFile(filepath.Join(root, p.path))
+			if err != nil {
+				return "", nil, err
+			}
+			if named := p.versions(string(text)); !slices.Equal(named, []string{c.version}) {
+				all = append(all, fmt.Errorf("%s names the version %q, want %s: change it, commit that, and tag that commit", p.path, named, c.version))
+			}
+		}
 	}
-	return strings.Join(items, ", ")
+	changelog, err := os.ReadFile(filepath.Join(root, "CHANGELOG.md"))
+	if err != nil {
+		return "", nil, err
+	}
+	_, notes, found := strings.Cut("\n"+string(changelog), "\n## ["+section+"]")
+	_, notes, _ = strings.Cut(notes, "\n") // the date
+	notes, _, _ = strings.Cut("\n"+notes, "\n## ")
+	if notes = strings.TrimSpace(notes); !found || notes == "" {
+		all = append(all, fmt.Errorf("CHANGELOG.md has nothing below a heading %q: say what changed", "## ["+section+"]"))
+	}
+	return notes + "\n", all, nil
 }
