@@ -99,7 +99,7 @@ test-alerts: $(PROMTOOL) $(AMTOOL) ## Test the alert rules with promtool, and th
 	AMTOOL=$(AMTOOL) sh alerts/tests/alertmanager.sh
 
 test-tools: $(HELM) $(CRANE) ## Test the dashboards, the chart, the manifests and the release
-	cd tools && $(GO) vet ./... && HELM=$(HELM) CRANE=$(CRANE) $(GO) test -count=1 $$($(GO) list ./... | grep -v /rules$$)
+	cd tools && $(GO) vet ./... && HELM=$(HELM) CRANE=$(CRANE) $(GO) test -count=1 -timeout 20m $$($(GO) list ./... | grep -v /rules$$)
 
 e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath

@@ -47,7 +47,9 @@ func TestValuesDoWhatTheySay(t *testing.T) {
 		{"namespaceOverride: monitoring", "ValidatingAdmissionPolicy", []string{"system:serviceaccount:monitoring:"}},
 		{"commonLabels: {team: a}", "DaemonSet", []string{"    team: a", "        team: a", "no       team: a\n  template"}},
 		{"podLabels: {istio.io/dataplane-mode: none}", "DaemonSet", []string{"istio.io/dataplane-mode: none", `sidecar.istio.io/inject: "false"`}},
-		{"image: {registry: r.example.com, tag: x}", "DaemonSet", []string{"image: r.example.com/workload-identity-exporter:x"}},
+		{"image: {registry: r.example.com, tag: x}", "DaemonSet", []string{"image: r.example.com/workload-identity-exporter/workload-identity-exporter:x"}},
+		{"image: {registry: r.example.com:5000/mirror, repository: team/agent, tag: x}", "DaemonSet", []string{"image: r.example.com:5000/mirror/team/agent:x"}},
+		{"image: {repository: localhost/agent, tag: x}", "DaemonSet", []string{"image: localhost/agent:x"}},
 		{"updateStrategy: {type: OnDelete, rollingUpdate: null}", "DaemonSet", []string{"type: OnDelete", "no rollingUpdate"}},
 		{`extraObjects: [{apiVersion: v1, kind: Endpoints, metadata: {name: "{{ .Release.Name }}-x"}}]`, "Endpoints", []string{"name: workload-identity-exporter-x"}},
 	} {
