@@ -312,8 +312,8 @@ func (p Pod) sidecarStartsFirst() bool {
 
 // owner names what Pods have in common, so that a Deployment of a hundred is one finding.
 func (p Pod) owner() string {
-	for _, o := range p.Metadata.OwnerReferences {
-		name := o.Name
+	if owners := p.Metadata.OwnerReferences; len(owners) > 0 {
+		o, name := owners[0], owners[0].Name
 		if hash := p.Metadata.Labels["pod-template-hash"]; o.Kind == "ReplicaSet" && hash != "" && strings.HasSuffix(name, "-"+hash) {
 			return "Deployment " + p.Metadata.Namespace + "/" + strings.TrimSuffix(name, "-"+hash)
 		}

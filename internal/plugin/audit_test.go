@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -110,7 +111,7 @@ func TestAuditFindsEachWrongThingAlone(t *testing.T) {
 			w.meta(w.account, "annotations", object{"iam.gke.io/gcp-service-account": nil, "iam.gke.io/gcp-service-acount": app})
 			return nil
 		}, []string{"WI002 " + account + ": \"iam.gke.io/gcp-service-acount\""}},
-		{"one account in two namespaces", func(w world) []object {
+		{"one account in two namespaces", func(world) []object {
 			o := healthy()
 			o.account["metadata"].(object)["namespace"], o.pod["metadata"].(object)["namespace"] = "pay", "pay"
 			return []object{o.account, o.pod}
@@ -242,7 +243,7 @@ func BenchmarkAudit(b *testing.B) {
 		a.node(fmt.Sprintf("n%d", i), nil)
 	}
 	for i := range 1000 {
-		a.policies = append(a.policies, policy(fmt.Sprintf("p%d", i), object{"app": fmt.Sprint(i)}, nil))
+		a.policies = append(a.policies, policy(fmt.Sprintf("p%d", i), object{"app": strconv.Itoa(i)}, nil))
 	}
 	s := httptest.NewServer(a)
 	defer s.Close()

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"strconv"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -63,7 +64,7 @@ func (c *Cluster) get(ctx context.Context, path string, query map[string]string,
 // list reads a list in pages. It ends with the first error.
 func list[T any](ctx context.Context, c *Cluster, path string, selector string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
-		query := map[string]string{"limit": fmt.Sprint(pageSize)}
+		query := map[string]string{"limit": strconv.Itoa(pageSize)}
 		if selector != "" {
 			query["labelSelector"] = selector
 		}

@@ -143,7 +143,7 @@ func ask(ctx context.Context, c *Cluster, p pod) NodeRow {
 	row.State, row.Since = r.State, &r.Since
 	row.Expected, row.Observed, row.Server = shown(r.Expected), shown(r.Observed), identity.Server(shown(string(r.MetadataServer)))
 	row.Version, row.Runbook = shown(r.About.Version), report.Runbook(r.State)
-	if causes := append(r.Causes, r.Risks...); len(causes) > 0 {
+	if causes := slices.Concat(r.Causes, r.Risks); len(causes) > 0 {
 		row.Cause, row.Name = shown(causes[0].Title), shown(string(causes[0].Cause))
 		if r.State == identity.Match {
 			row.Cause = "at risk: " + row.Cause

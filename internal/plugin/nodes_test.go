@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -61,9 +62,7 @@ type object = map[string]any
 
 func (a *apiServer) node(name string, labels object, taints ...string) {
 	l := object{"kubernetes.io/os": "linux", "iam.gke.io/gke-metadata-server-enabled": "true"}
-	for k, v := range labels {
-		l[k] = v
-	}
+	maps.Copy(l, labels)
 	all := []object{}
 	for _, t := range taints {
 		all = append(all, object{"key": t, "effect": "NoSchedule"})
