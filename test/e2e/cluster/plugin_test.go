@@ -17,8 +17,7 @@ func TestAllNodesAreAskedAtOnce(t *testing.T) {
 		t.Helper()
 		out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", "nodes", "-l", enabledLabel+"=true", "-o", "json").Output()
 		code := 0
-		var exit *exec.ExitError
-		if errors.As(err, &exit) {
+		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			code = exit.ExitCode()
 		} else if err != nil {
 			t.Fatal(err)
