@@ -88,16 +88,17 @@ func Nodes(ctx context.Context, c *Cluster, w Where) ([]NodeRow, error) {
 	}
 
 	var rows []NodeRow
-	var mu sync.Mutex
-	answered := 0
-	var group errgroup.Group
-	group.SetLimit(atOnce)
 	for name, n := range nodes {
 		if len(agents[name]) == 0 {
 			rows = append(rows, NodeRow{Node: name, State: Silent, Cause: "no agent: " + whyNone(n)})
-			continue
 		}
-		for _, p := range agents[name] {
+	}
+	var mu sync.Mutex // guards what follows
+	answered := 0
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, pods := range agents {
+		for _, p := range pods {
 			group.Go(func() error {
 				row := ask(ctx, c, p)
 				mu.Lock()
