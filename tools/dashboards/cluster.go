@@ -5,7 +5,6 @@ import "slices"
 // cluster asks for fifty nodes by name: those that $worst finds.
 func cluster(c clusterLabels) *Dashboard {
 	const verdict = `workload_identity:node:verdict{state=%q,<chosen>,node=~"$worst"}`
-	notRight := states[:len(states)-1]
 	return page(
 		c, clusterUID, "Workload Identity / Cluster", "Which nodes of a cluster hand out a wrong identity or none, since when, why, and which Pods are affected.",
 		slices.Concat([]*Variable{datasourceVariable()}, c.variables(), []*Variable{
@@ -125,7 +124,7 @@ topk(200, 1000 * max by (<cluster>, namespace, pod, service_account, node) (work
 			fold("Tokens, latency and failures"),
 
 			lines("Time to the first expiry of a token", "Time until the first of the tokens that the metadata servers gave expires: below zero somebody's tokens are not renewed.", "s", 8, query("<where>", `
-topk(20, workload_identity:cluster:token_expiry_timestamp_seconds:min{<chosen>} - time())`)).unbounded(),
+topk(20, workload_identity:cluster:token_expiry_timestamp_seconds:min{<chosen>} - time())`)).unbounded().line(0),
 
 			lines("Nodes with an expired token", "Nodes whose last token is no longer valid.", "short", 8, query("<where>", `
 topk(20, max by (<cluster>) (workload_identity:cluster:tokens_expired{<chosen>}))`)).count(),
@@ -144,8 +143,9 @@ sum by (reason) (workload_identity:cluster_endpoint_reason:probe_failures:rate5m
 	)
 }
 
-// unbounded lets a graph go below zero.
+// unbounded lets a graph go below zero, and shows where that is.
 func (p *Panel) unbounded() *Panel {
 	p.FieldConfig.Defaults.Min = nil
+	p.FieldConfig.Defaults.Custom["axisSoftMin"] = 0
 	return p
 }

@@ -23,9 +23,10 @@ count(workload_identity:cluster:nodes_failing{<chosen>} > 0) or 0 * count(worklo
 		),
 
 			table(
-				"Clusters, worst first", "The fifty clusters with the greatest share of nodes that are not right, and what most of these suffer from. The name leads to the cluster.", 24, 8,
+				"Clusters, worst first", "The fifty clusters with the greatest share of nodes that are not right, their worst state, and what most of these nodes suffer from. The name leads to the cluster, the state to its runbook.", 24, 8,
 				slices.Concat(c.columns(), []string{
-					"Value #A", "Not right", "Value #B", "Nodes not right", "Value #C", "Nodes", "Value #E", "Wrong since", "cause", "What it is", "Value #F", "On nodes", "Value #D", "Without agent",
+					"Value #A", "Not right", "Value #B", "Nodes not right", "Value #C", "Nodes", "state", "Worst state", "Value #E", "Wrong since", "cause", "What it is", "Value #F", "On nodes", "Value #D", "Without agent",
+					"runbook", "Runbook", "Value #G", "",
 				}),
 				rows(`topk(50, `+c.named(`max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>}) / on (<cluster>) max by (<cluster>) (workload_identity:cluster:nodes{<chosen>})`)+`)`),
 				rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:nodes_failing{<chosen>})")),
@@ -33,6 +34,7 @@ count(workload_identity:cluster:nodes_failing{<chosen>} > 0) or 0 * count(worklo
 				rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:agents_missing{<chosen>})")),
 				rows(c.ofWorst(`1000 * min by (<cluster>) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)),
 				rows(c.ofWorst("max by (<cluster>, cause) (topk by (<cluster>) (1, workload_identity:cluster_cause:nodes{<chosen>}))")),
+				rows(c.ofWorst(withRunbooks("max by (<cluster>, state) (topk by (<cluster>) (1,\n"+ranks(`(workload_identity:cluster_state:nodes{state=%q,<chosen>} > bool 0)`, notRight)+"\n))"))),
 			).with(
 				named(c.title(c.name()), linked("The cluster", c.toCluster(), false)),
 				named("Not right", append(
@@ -40,6 +42,8 @@ count(workload_identity:cluster:nodes_failing{<chosen>} > 0) or 0 * count(worklo
 					Property{"thresholds", Thresholds{"absolute", from(good, 0.000001, warning, 0.01, bad)}}, Property{"custom.width", 100},
 				)...),
 				wide("Nodes not right", 130), wide("Nodes", 90), wide("Without agent", 120), wide("On nodes", 100),
+				named("Worst state", append(coloured(), Property{"mappings", byStateName()}, linked("Runbook", toRunbookOfState, true), Property{"custom.width", 160})...),
+				named("Runbook", Property{"custom.hidden", true}),
 				moment("Wrong since"),
 				named("What it is", Property{"mappings", byCause(title, "")}, Property{"custom.width", 420}),
 			),

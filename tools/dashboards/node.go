@@ -109,10 +109,10 @@ max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdenti
 		}}}, 12, 8, query("{{node}} {{endpoint}}", `
 min by (<cluster>, node, endpoint) (workload_identity_probe_success{`+of+`})`)),
 
-		lines("Latency of each endpoint", "The 95th percentile of the time to the end of the answer. From the native histogram; without it from the three buckets of the classic one.", "s", 12, query("{{endpoint}}", `
+		lines("Latency of each endpoint", "The 95th percentile of the time to the end of the answer. Above the line, at a second, the metadata server is slow. From the native histogram; without it from the three buckets of the classic one.", "s", 12, query("{{endpoint}}", `
 histogram_quantile(0.95, sum by (endpoint) (rate(workload_identity_probe_duration_seconds{`+of+`}[$__rate_interval])))
   or
-histogram_quantile(0.95, sum by (endpoint, le) (rate(workload_identity_probe_duration_seconds_bucket{`+of+`}[$__rate_interval])))`)),
+histogram_quantile(0.95, sum by (endpoint, le) (rate(workload_identity_probe_duration_seconds_bucket{`+of+`}[$__rate_interval])))`)).line(1),
 
 		lines("Failures by reason", "Requests without a usable answer, by endpoint and reason.", "short", 12, query("{{endpoint}} {{reason}}", `
 sum by (endpoint, reason) (increase(workload_identity_probe_failures_total{`+of+`}[$__rate_interval]))
@@ -125,7 +125,7 @@ sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interv
 		lines("Share of wrong answers", "Which part of the answers of two minutes that tell an identity tells a wrong one, stated or not. Above the line, at 20 %, some connections of Pods get another identity than others.", "percentunit", 24, query("{{node}}", `
   sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound",`+of+`}[2m]))
 /
-  sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound|token_denied|match",`+of+`}[2m]))`)).line(from(good, 0.2, bad)),
+  sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound|token_denied|match",`+of+`}[2m]))`)).to(1).line(0.2),
 
 		fold("The agent"),
 
@@ -148,10 +148,15 @@ func asRows(t Target) Target {
 	return t
 }
 
-// line draws thresholds into a graph of shares.
-func (p *Panel) line(steps []Step) *Panel {
-	p.FieldConfig.Defaults.Max = new(1.0)
-	p.FieldConfig.Defaults.Thresholds = &Thresholds{"absolute", steps}
+// to is where the axis of a graph ends.
+func (p *Panel) to(end float64) *Panel {
+	p.FieldConfig.Defaults.Max = &end
+	return p
+}
+
+// line is drawn into a graph, where what it shows becomes a problem.
+func (p *Panel) line(at float64) *Panel {
+	p.FieldConfig.Defaults.Thresholds = &Thresholds{"absolute", from(good, at, bad)}
 	p.FieldConfig.Defaults.Custom["thresholdsStyle"] = map[string]any{"mode": "line"}
 	return p
 }

@@ -32,6 +32,9 @@ var states = []state{
 	{"match", "#7CCBF5", 1, ""},
 }
 
+// notRight are all states but match, which is the last.
+var notRight = states[:len(states)-1]
+
 // The colours of what is not a state. What is right has none: only what is wrong is
 // to be seen.
 const (
