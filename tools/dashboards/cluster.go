@@ -23,25 +23,26 @@ sum(workload_identity:cluster_namespace:pods_affected{<chosen>}) or 0 * sum(work
 		),
 
 			table(
-				"What is wrong", "The states of nodes that are not right, how many there are, and since when. The name leads to the runbook.", 8, 6,
-				[]string{"state", "State", "Value #A", "Nodes", "Value #B", "Since", "runbook", "Runbook"},
+				"What is wrong", "The states of nodes that are not right, the worst first, how many there are, and since when. The name leads to the runbook.", 8, 6,
+				[]string{"state", "State", "Value #A", "", "Value #C", "Nodes", "Value #B", "Since", "runbook", "Runbook"},
 				rows(`
-`+withRunbooks(`sum by (state) (workload_identity:cluster_state:nodes{state!="match",<chosen>})`)+`
-  or on ()
-label_replace(label_replace(
-  0 * max(workload_identity:cluster:nodes{<chosen>}),
-"state", "all nodes are right", "", ""), "runbook", "../README", "", "")`),
+sort_desc(`+withRunbooks("max by (state) (\n"+ranks(`(workload_identity:cluster_state:nodes{state=%q,<chosen>} > bool 0)`, notRight)+"\n) > 0"+wellRow("state", "all nodes are right"))+`)`),
 				rows(`1000 * min by (state) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!="match",<chosen>})`),
+				rows(`sum by (state) (workload_identity:cluster_state:nodes{state!="match",<chosen>})`),
 			).with(
 				named("State", append(coloured(), Property{"mappings", byStateName()}, linked("Runbook", toRunbookOfState, true))...),
 				wide("Nodes", 70), moment("Since"), named("Runbook", Property{"custom.hidden", true}),
 			),
 
 			table(
-				"Alerts", "Alerts of this project that fire, or are about to. The name leads to its runbook.", 16, 6,
+				"Alerts", "Alerts of this project that fire, those of the whole cluster first, or are about to. The name leads to its runbook.", 16, 6,
 				slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "alertstate", "State", "Value", ""}, c.hidden()),
 				rows(`
-topk(50, max by (<cluster>, alertname, severity, alertstate, node) (ALERTS{alertname=~"WorkloadIdentity.*",<chosen>}))`+wellRow("severity", "no alert fires")),
+topk(50, max by (<cluster>, alertname, severity, alertstate, node) (
+  3 * ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",node="",<chosen>}
+    or
+  2 * ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",<chosen>} or ALERTS{alertname=~"WorkloadIdentity.*",<chosen>}
+))`+wellRow("severity", "no alert fires")),
 			).sorted("Severity", false).with(
 				named("Alert", linked("Runbook", toRunbook, true)), named("Node", linked("The node", c.toNode(), false)), bySeverity(), wide("State", 80),
 			),

@@ -35,17 +35,17 @@ count(workload_identity:cluster:nodes_failing{<chosen>} > 0) or 0 * count(worklo
 				rows(c.ofWorst(`1000 * min by (<cluster>) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)),
 				rows(c.ofWorst("max by (<cluster>, cause) (topk by (<cluster>) (1, workload_identity:cluster_cause:nodes{<chosen>}))")),
 				rows(c.ofWorst(withRunbooks("max by (<cluster>, state) (topk by (<cluster>) (1,\n"+ranks(`(workload_identity:cluster_state:nodes{state=%q,<chosen>} > bool 0)`, notRight)+"\n))"))),
-			).with(
+			).twoLines().with(
 				named(c.title(c.name()), linked("The cluster", c.toCluster(), false)),
 				named("Not right", append(
 					coloured(), Property{"unit", "percentunit"}, Property{"color", Color{Mode: "thresholds"}},
 					Property{"thresholds", Thresholds{"absolute", from(good, 0.000001, warning, 0.01, bad)}}, Property{"custom.width", 100},
 				)...),
-				wide("Nodes not right", 130), wide("Nodes", 90), wide("Without agent", 120), wide("On nodes", 100),
-				named("Worst state", append(coloured(), Property{"mappings", byStateName()}, linked("Runbook", toRunbookOfState, true), Property{"custom.width", 160})...),
+				wide("Nodes not right", 130), wide("Nodes", 70), wide("Without agent", 120), wide("On nodes", 90),
+				named("Worst state", append(coloured(), Property{"mappings", byStateName()}, linked("Runbook", toRunbookOfState, true), Property{"custom.width", 150})...),
 				named("Runbook", Property{"custom.hidden", true}),
 				moment("Wrong since"),
-				named("What it is", Property{"mappings", byCause(title, "")}, Property{"custom.width", 420}),
+				named("What it is", Property{"mappings", byCause(title, "")}, Property{"custom.width", 380}),
 			),
 
 			table(

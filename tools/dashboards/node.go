@@ -1,10 +1,6 @@
 package main
 
-import (
-	"fmt"
-	"slices"
-	"strings"
-)
+import "slices"
 
 // node asks the agents themselves. The nodes are always few: All are the worst.
 func node(c clusterLabels) *Dashboard {
@@ -13,12 +9,15 @@ func node(c clusterLabels) *Dashboard {
 		of    = `job=~"$job",` + there
 	)
 	// 0 is an agent that was there within a day, and is gone.
-	said := `
-max by (<cluster>, node) (
+	saidBy := func(labels string) string {
+		return `
+max by (` + labels + `) (
 ` + ranks(`(workload_identity_state{state=%q,`+of+`} == 1)`, states) + `
   or on (<cluster>, node)
   0 * max by (<cluster>, node) (last_over_time(workload_identity_exporter_build_info{` + of + `}[1d]))
 )`
+	}
+	said := saidBy("<cluster>, node")
 	return page(
 		c, nodeUID, "Workload Identity / Node", "What a node hands out beside what it should, since when, why, and what to do. All shows the ten worst nodes.",
 		slices.Concat([]*Variable{datasourceVariable()}, c.variables(), []*Variable{
@@ -36,9 +35,9 @@ max(`+said+`
 )`)).background(byRank()).absent("no agent"),
 
 		table(
-			"Now", "State, since when, whether Prometheus gets metrics from the agent, how long a new Pod waits for its identity (from the start of the agent to its first token), and when the last token expires. Of an agent that is gone: when its last sample was, within a day.", 19, 4,
-			slices.Concat([]string{"node", "Node", "Value #A", "State", "Value #B", "Since", "Value #C", "Agent", "Value #D", "First token", "Value #E", "Token expires"}, c.hidden()),
-			rows(said),
+			"Now", "State, with its runbook, since when, whether Prometheus gets metrics from the agent, how long a new Pod waits for its identity (from the start of the agent to its first token), and when the last token expires. Of an agent that is gone: when its last sample was, within a day.", 19, 4,
+			slices.Concat([]string{"node", "Node", "Value #A", "State", "Value #B", "Since", "Value #C", "Agent", "Value #D", "First token", "Value #E", "Token expires", "state", "", "runbook", "Runbook"}, c.hidden()),
+			rows(`label_replace(`+withRunbooks(saidBy("<cluster>, node, state"))+`, "runbook", "WorkloadIdentityAgentDown", "state", "")`),
 			rows(`
 1000 * (
     max by (<cluster>, node) (workload_identity_state_entered_timestamp_seconds{`+of+`})
@@ -49,7 +48,8 @@ max(`+said+`
 			rows(`max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`),
 			rows(`1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`),
 		).with(
-			named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 140})...),
+			named("State", append(coloured(), Property{"mappings", byRank()}, linked("Runbook", toRunbookOfState, true), Property{"custom.width", 140})...),
+			named("Runbook", Property{"custom.hidden", true}),
 			moment("Since"), moment("Token expires"), named("First token", Property{"unit", "s"}, Property{"custom.width", 110}),
 			named("Agent", append(coloured(), Property{"custom.width", 130}, Property{"mappings", []Mapping{{Type: "value", Options: map[string]Result{
 				"1": {Text: "scraped", Color: good}, "0": {Text: "not scraped", Color: warning, Index: 1},
@@ -81,18 +81,18 @@ label_replace(label_replace(
 			named("First remedy", Property{"mappings", byCause(remedy, "No setting that breaks Workload Identity was found.")}),
 		),
 
-		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 9, 8, query("{{node}}", said)),
+		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 24, 6, query("{{node}}", said)),
 
 		table(
-			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 15, 8,
+			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 24, 5,
 			slices.Concat([]string{"severity", "Severity", "alertname", "Alert", "node", "Node", "Value", ""}, c.hidden()),
 			rows(`
 max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdentity.*",alertstate="firing",`+there+`})`+wellRow("severity", "no alert fires")),
 		).sorted("Severity", false).with(named("Alert", linked("Runbook", toRunbook, true)), bySeverity()),
 
-		text("What to do", "The runbook of each state, and how to reach the agent.", guide(), 12, 9),
+		text("Reach the agent", "How to see its status page and its logs.", guide, 12, 6),
 		table(
-			"Moments of change", "When the states of the time range were entered, by the agent's clock. A state that lasts less than a scrape interval may be missing here, and is in the graph of verdicts.", 12, 9,
+			"Moments of change", "When the states of the time range were entered, by the agent's clock. A state that lasts less than a scrape interval may be missing here, and is in the graph of verdicts.", 12, 6,
 			slices.Concat([]string{"Value", "Entered", "state", "State", "node", "Node"}, c.hidden()),
 			asRows(query("", `
 1000 * max by (<cluster>, node, state) (
@@ -106,7 +106,7 @@ max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdenti
 
 		timeline("Success of each endpoint", "Whether the last request got a usable answer: email says who Pods are, token whether they can act, server which metadata server answers.", []Mapping{{Type: "value", Options: map[string]Result{
 			"1": {Text: "answers", Color: states[len(states)-1].colour}, "0": {Text: "fails", Color: bad, Index: 1},
-		}}}, 12, 8, query("{{node}} {{endpoint}}", `
+		}}}, 24, 8, query("{{node}} {{endpoint}}", `
 min by (<cluster>, node, endpoint) (workload_identity_probe_success{`+of+`})`)),
 
 		lines("Latency of each endpoint", "The 95th percentile of the time to the end of the answer. Above the line, at a second, the metadata server is slow. From the native histogram; without it from the three buckets of the classic one.", "s", 12, query("{{endpoint}}", `
@@ -122,7 +122,7 @@ sum by (endpoint, reason) (workload_identity_probe_failures_total{`+of+`}) > 0`)
 		areas("Verdicts on single probes", "What each probe found, before confirmation: blips that are never stated show here.", "short", 12, query("{{state}}", `
 sum by (state) (increase(workload_identity_verdicts_total{`+of+`}[$__rate_interval]))`)).count().with(byState()...),
 
-		lines("Share of wrong answers", "Which part of the answers of two minutes that tell an identity tells a wrong one, stated or not. Above the line, at 20 %, some connections of Pods get another identity than others.", "percentunit", 24, query("{{node}}", `
+		lines("Share of wrong answers", "Which part of the answers of two minutes that tell an identity tells a wrong one, stated or not. Above the line, at 20 %, some connections of Pods get another identity than others.", "percentunit", 12, query("{{node}}", `
   sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound",`+of+`}[2m]))
 /
   sum by (<cluster>, node) (increase(workload_identity_verdicts_total{state=~"node_fallback|mismatch|unbound|token_denied|match",`+of+`}[2m]))`)).to(1).line(0.2),
@@ -189,16 +189,7 @@ func byStateName() []Mapping {
 	return []Mapping{m}
 }
 
-func guide() string {
-	var b strings.Builder
-	b.WriteString("| state | runbook |\n|---|---|\n")
-	for _, s := range states {
-		if s.runbook != "" {
-			fmt.Fprintf(&b, "| `%s` | [%s](%s/blob/main/alerts/runbooks/%s.md) |\n", s.name, s.runbook, repository, s.runbook)
-		}
-	}
-	b.WriteString("\nThe agent's status page and logs, with the namespace and the Pod of the table below:\n\n" +
-		"    kubectl -n NAMESPACE port-forward pod/POD 10988   # http://127.0.0.1:10988/\n" +
-		"    kubectl -n NAMESPACE logs POD\n")
-	return b.String()
-}
+const guide = "With the namespace and the Pod of the table below:\n\n" +
+	"    kubectl -n NAMESPACE port-forward pod/POD 10988   # http://127.0.0.1:10988/\n" +
+	"    kubectl -n NAMESPACE logs POD\n\n" +
+	"The state leads to its runbook, and so does each alert. [All runbooks](" + repository + "/tree/main/alerts#all-alerts)\n"

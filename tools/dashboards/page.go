@@ -66,8 +66,8 @@ func overview(own *Panel) []*Panel {
 		stat("Nodes not right", "Nodes in any state but match, of all that have an agent with a verdict.", "short", from(good, 1, bad), 4, now("", `
 sum(workload_identity:cluster:nodes_failing{<chosen>})`)).count().absent("no agents"),
 
-		stat("Wrong since", "When the first of the nodes that are not right now entered the state they are in. A node of which the agent is restarted counts from then on.", "dateTimeFromNow", from(good, 1, bad), 4, now("", `
-1000 * min(workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)).absent("nothing is wrong"),
+		stat("Wrong for", "How long the first of the nodes that are not right now has been in its state, in days, hours, minutes and seconds. A node of which the agent is restarted counts from then on.", "dtdhms", from(good, 1, bad), 4, now("", `
+time() - min(workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)).absent("nothing is wrong"),
 
 		own,
 

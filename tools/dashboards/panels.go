@@ -116,7 +116,7 @@ func timeline(title, description string, mappings []Mapping, w, h int, targets .
 	p.FieldConfig.Defaults = Field{
 		// Thresholds would put ranks into buckets before the mappings are asked.
 		Color: &Color{Mode: "fixed", FixedColor: noAgent}, Mappings: mappings,
-		Custom: map[string]any{"fillOpacity": 100, "lineWidth": 0, "spanNulls": false},
+		Custom: map[string]any{"fillOpacity": 100, "lineWidth": 0, "spanNulls": false, "axisWidth": 320}, // the longest name of a node
 	}
 	p.Options = map[string]any{
 		"mergeValues": true, "showValue": "never", "rowHeight": 0.85, "alignValue": "left",
@@ -132,8 +132,9 @@ var widths = map[string]int{"node": 370, "alertname": 370, "pod": 370}
 // are named in pairs of a field and its title, in order; an empty title hides it.
 func table(title, description string, w, h int, columns []string, targets ...Target) *Panel {
 	p := panel("table", title, description, w, h, targets)
-	// Long texts wrap from Grafana 10 on; older ones show them by "inspect".
-	p.FieldConfig.Defaults = Field{Custom: map[string]any{
+	// Long texts wrap from Grafana 10 on; older ones show them by "inspect". Without
+	// thresholds of its own a coloured cell that is empty is green.
+	p.FieldConfig.Defaults = Field{Thresholds: &Thresholds{"absolute", from(good)}, Custom: map[string]any{
 		"align": "auto", "inspect": true, "cellOptions": map[string]any{"type": "auto", "wrapText": true},
 	}}
 	p.Options = map[string]any{"showHeader": true, "cellHeight": "sm"}

@@ -72,8 +72,10 @@ func byState() []Override {
 	return overrides
 }
 
-// withRunbooks gives the series of states the runbook of each, for links.
+// withRunbooks gives the series of states the runbook of each, for links. What has none
+// leads to the list of all.
 func withRunbooks(expr string) string {
+	expr = fmt.Sprintf("label_replace(\n%s,\n\"runbook\", \"../README\", \"\", \"\")", expr)
 	for _, s := range states {
 		if s.runbook != "" {
 			expr = fmt.Sprintf("label_replace(\n%s,\n\"runbook\", %q, \"state\", %q)", expr, s.runbook, s.name)

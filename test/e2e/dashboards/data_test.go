@@ -22,8 +22,10 @@ var emptyWhenHealthy = map[string]string{
 	"workload-identity-cluster: Failures by reason A":          "no request fails",
 	"workload-identity-node: Failures by reason A":             "no request fails",
 	"workload-identity-node: Failing requests to Kubernetes A": noKubernetes,
-	"workload-identity-fleet: Wrong since A":                   "nothing is wrong",
-	"workload-identity-cluster: Wrong since A":                 "nothing is wrong",
+	"workload-identity-fleet: Wrong for A":                     "nothing is wrong",
+	"workload-identity-fleet: Clusters, worst first G":         "nothing is wrong; a table without this column stays",
+	"workload-identity-cluster: Wrong for A":                   "nothing is wrong",
+	"workload-identity-cluster: What is wrong C":               "nothing is wrong",
 	"workload-identity-cluster: What is wrong B":               "nothing is wrong",
 	"workload-identity-fleet: Clusters, worst first E":         "nothing is wrong; a table without this column stays",
 }
