@@ -86,7 +86,7 @@ max by (<cluster>, node, cause) (
 				named("Node", linked("The node", c.toNode(), false)),
 				named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 150})...),
 				moment("Since"),
-				wide("Expected", 245), wide("Observed", 265), wide("Suspected cause", 210),
+				wide("Expected", 190), wide("Observed", 220), wide("Suspected cause", 200),
 			),
 
 			table(

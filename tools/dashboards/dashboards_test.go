@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -211,6 +212,68 @@ func TestPanelsFillThePageWithoutOverlap(t *testing.T) {
 	}
 }
 
+// Grafana sizes a row by the causes that the query names, and shows what they are mapped
+// to, which is longer; it lets names beside a timeline have 40 % of the width.
+func TestLongTextsHaveRoom(t *testing.T) {
+	causes, timelines := 0, 0
+	each(t, func(d rendered, p *Panel) {
+		for _, o := range p.FieldConfig.Overrides {
+			for _, property := range o.Properties {
+				if property.ID != "mappings" || !strings.Contains(fmt.Sprint(property.Value), string(diagnose.CiliumBPFHostRouting)) {
+					continue
+				}
+				causes++
+				if p.Options["cellHeight"] != "lg" {
+					t.Errorf("%s: %q has causes in rows of one line", d.path, p.Title)
+				}
+			}
+		}
+		if p.Type == "state-timeline" {
+			timelines++
+			if p.GridPos.W != 24 {
+				t.Errorf("%s: %q is %d wide: no room for names of nodes", d.path, p.Title, p.GridPos.W)
+			}
+		}
+	})
+	if causes < 6 || timelines < 6 {
+		t.Errorf("%d columns of causes and %d timelines, want those of all pages", causes, timelines)
+	}
+}
+
+// An empty cell of a coloured column has the first colour of the thresholds, which is
+// green where a table has none.
+func TestEmptyCellsHaveNoColour(t *testing.T) {
+	each(t, func(d rendered, p *Panel) {
+		if p.Type != "table" {
+			return
+		}
+		if th := p.FieldConfig.Defaults.Thresholds; th == nil || th.Steps[0].Color != good {
+			t.Errorf("%s: %q colours empty cells", d.path, p.Title)
+		}
+	})
+}
+
+// A column that leads to a runbook by a field has a query that gives all rows one.
+func TestEveryStateHasARunbook(t *testing.T) {
+	found := 0
+	each(t, func(d rendered, p *Panel) {
+		leads := func(o Override) bool {
+			return slices.ContainsFunc(o.Properties, func(p Property) bool { return slices.Contains(fieldsOf(p), "runbook") })
+		}
+		if !slices.ContainsFunc(p.FieldConfig.Overrides, leads) {
+			return
+		}
+		found++
+		given := func(target Target) bool { return strings.Contains(target.Expr, `"runbook", "../README", "", ""`) }
+		if !slices.ContainsFunc(p.Targets, given) {
+			t.Errorf("%s: %q leads to a runbook that some states do not have", d.path, p.Title)
+		}
+	})
+	if found != 6 {
+		t.Errorf("%d tables lead to runbooks of states, want one of each page", found)
+	}
+}
+
 func TestTablesNameTheirColumns(t *testing.T) {
 	each(t, func(d rendered, p *Panel) {
 		if p.Type != "table" {
@@ -232,8 +295,8 @@ func TestTablesNameTheirColumns(t *testing.T) {
 	})
 }
 
-// At 1440 pixels a page is 1400 wide. Names of nodes of GKE have up to 45 characters, in
-// eight pixels each.
+// At 1440 pixels a page is 1370 wide. Names of nodes of GKE have up to 45 characters, in
+// eight pixels each. What has no width gets what is left, at least that of its title.
 func TestColumnsShowWhatTellsRowsApart(t *testing.T) {
 	found := 0
 	each(t, func(d rendered, p *Panel) {
@@ -249,7 +312,12 @@ func TestColumnsShowWhatTellsRowsApart(t *testing.T) {
 				}
 			}
 		}
-		for _, width := range column {
+		for _, title := range titles {
+			title, _ := title.(string)
+			width := column[title]
+			if width == 0 && len(d.clusters) == 1 && title != "Runbook" {
+				width = 9*float64(len(title)) + 20
+			}
 			all += width
 		}
 		for _, label := range []string{"node", "pod", "alertname"} {
@@ -262,7 +330,7 @@ func TestColumnsShowWhatTellsRowsApart(t *testing.T) {
 				t.Errorf("%s: %q: the column %s is %.0f wide, want the longest name", d.path, p.Title, title, column[title])
 			}
 		}
-		if room := 1400 * float64(p.GridPos.W) / 24; all > room {
+		if room := 1370 * float64(p.GridPos.W) / 24; all > room {
 			t.Errorf("%s: %q: columns of %.0f in %.0f pixels", d.path, p.Title, all, room)
 		}
 	})
@@ -429,6 +497,10 @@ func TestEveryWayOfProvisioningHasAllDashboards(t *testing.T) {
 				t.Errorf("%s: ConfigMap %v, want %s", folder, g, d.UID)
 			}
 		}
+	}
+	// Grafana takes no change of pages of one uid in what it provisions as one folder.
+	if rel, err := filepath.Rel(usual, forGMP); err != nil || !strings.HasPrefix(rel, "..") {
+		t.Errorf("%s is within %s: who provisions the whole folder has each page twice", forGMP, usual)
 	}
 	operator := strings.Split(read(t, "deploy/kustomize/overlays/grafana-operator/dashboards.yaml"), "\n---\n")
 	if len(operator) != len(all) {

@@ -126,7 +126,7 @@ func timeline(title, description string, mappings []Mapping, w, h int, targets .
 }
 
 // widths are those that show the longest texts of a label, in pixels.
-var widths = map[string]int{"node": 370, "alertname": 370, "pod": 370}
+var widths = map[string]int{"node": 365, "alertname": 365, "pod": 365}
 
 // table has a column for each label, and for the value of each query. Columns
 // are named in pairs of a field and its title, in order; an empty title hides it.

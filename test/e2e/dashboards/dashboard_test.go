@@ -1,6 +1,7 @@
 package dashboards
 
 import (
+	"cmp"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -52,7 +53,7 @@ func (v variable) expression(t *testing.T) (expression, label string) {
 
 func (g grafana) dashboards(t *testing.T) []dashboard {
 	t.Helper()
-	paths, err := filepath.Glob(filepath.Join(repository, "dashboards", g.folder, "*.json"))
+	paths, err := filepath.Glob(filepath.Join(repository, cmp.Or(g.folder, "dashboards"), "*.json"))
 	if err != nil || len(paths) != 3 {
 		t.Fatalf("%d dashboards (%v), want 3", len(paths), err)
 	}

@@ -122,6 +122,32 @@ func TestEveryQueryHasDataInEveryState(t *testing.T) {
 			}
 		}
 	})
+	t.Run("the states are those of all nodes, the worst first, with their runbooks", func(t *testing.T) {
+		var states []string
+		for _, r := range g.rows(t, "workload-identity-cluster", "What is wrong", "A", nil) {
+			states = append(states, r.Metric["state"])
+			if r.Metric["runbook"] == "" {
+				t.Errorf("%s has no runbook", r.Metric["state"])
+			}
+		}
+		want := []string{"node_fallback", "mismatch", "unbound", "token_denied", "unavailable", "unknown_expectation", "stale"}
+		if !slices.Equal(states, want) {
+			t.Errorf("states %v, want %v", states, want)
+		}
+		for _, r := range g.rows(t, "workload-identity-fleet", "Clusters, worst first", "G", nil) {
+			if r.Metric["state"] != "node_fallback" || r.Metric["runbook"] != "WorkloadIdentityNodeFallback" {
+				t.Errorf("worst state %v, want node_fallback with its runbook", r.Metric)
+			}
+		}
+	})
+	t.Run("alerts that fire come before those that are pending", func(t *testing.T) {
+		rows := g.rows(t, "workload-identity-cluster", "Alerts", "A", nil)
+		pending := func(s series) bool { return s.Metric["alertstate"] == "pending" }
+		if first := slices.IndexFunc(rows, pending); first >= 0 && !slices.ContainsFunc(rows[first:], func(s series) bool { return !pending(s) }) {
+			return
+		}
+		t.Errorf("%v, want those that fire and then those that are pending", rows)
+	})
 	t.Run("the table shows the worst first", func(t *testing.T) {
 		rows := g.rows(t, "workload-identity-cluster", "Nodes, worst first", "A", map[string]string{"cluster": "alpha"})
 		var states []string
@@ -237,6 +263,9 @@ func TestADeadAgentLooksDead(t *testing.T) {
 		if rows := ask("node", zero[0], zero[1]); len(rows) != 1 || !slices.Equal(rows[0].numbers(), []float64{0}) {
 			t.Errorf("%s: %v, want 0", zero, rows)
 		}
+	}
+	if rows := ask("node", "Now", "A"); len(rows) != 1 || rows[0].Metric["runbook"] != "WorkloadIdentityAgentDown" {
+		t.Errorf("Now: %v, want the runbook of an agent that is down", rows)
 	}
 	history := ask("node", "History of states", "A")
 	if len(history) != 1 || !slices.Contains(history[0].numbers(), 1) || history[0].numbers()[len(history[0].numbers())-1] != 0 {

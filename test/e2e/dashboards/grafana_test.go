@@ -19,7 +19,7 @@ import (
 // queries, and finds the step of graphs.
 type grafana struct {
 	prometheus string // its address
-	folder     string // of the pages, under dashboards/
+	folder     string // of the pages, dashboards if none
 	end        time.Time
 	span       time.Duration
 	scrape     time.Duration // as set in the datasource
