@@ -16,7 +16,7 @@ type file struct {
 // Google Cloud Managed Service for Prometheus. Neither is within the other: Grafana that
 // provisions a folder reads it with all folders below, and where two pages have one uid
 // it takes no change of any page.
-const usual, forGMP = "dashboards", "dashboards-gmp"
+const usual, forGMP = "dashboards", "deploy/dashboards-gmp"
 
 // dashboards are all pages, from the whole to the part.
 func dashboards(c clusterLabels) []*Dashboard { return []*Dashboard{fleet(c), cluster(c), node(c)} }

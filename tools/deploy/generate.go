@@ -48,8 +48,8 @@ func generated(root string) (map[string][]byte, error) {
 // addDashboards adds those that the chart has, on one line each: Helm keeps the whole
 // chart in a Secret.
 func addDashboards(root string, files map[string][]byte) error {
-	for _, pattern := range []string{"dashboards/*.json", "dashboards/gmp/*.json"} {
-		paths, err := filepath.Glob(filepath.Join(root, pattern))
+	for from, to := range map[string]string{"dashboards": "dashboards", "deploy/dashboards-gmp": "dashboards/gmp"} {
+		paths, err := filepath.Glob(filepath.Join(root, from, "*.json"))
 		if err != nil || len(paths) == 0 {
 			return fmt.Errorf("no dashboards: %w", err)
 		}
@@ -63,7 +63,7 @@ func addDashboards(root string, files map[string][]byte) error {
 				return fmt.Errorf("%s: %w", path, err)
 			}
 			line.WriteByte('\n')
-			files[filepath.Join("deploy/chart/files", filepath.Dir(pattern), filepath.Base(path))] = line.Bytes()
+			files[filepath.Join("deploy/chart/files", to, filepath.Base(path))] = line.Bytes()
 		}
 	}
 	return nil

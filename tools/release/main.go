@@ -157,7 +157,7 @@ func (r release) write(ctx context.Context, notes string, log io.Writer) error {
 func (r release) monitoring(license []byte) ([]byte, error) {
 	folder := r.name("monitoring") + "/"
 	files := []file{{folder + "LICENSE", 0o644, license}}
-	for _, pattern := range []string{"alerts/workload-identity.rules.yaml", "alerts/alertmanager.yaml", "dashboards/*.json", "dashboards/gmp/*.json", "dashboards/provisioning.yaml"} {
+	for _, pattern := range []string{"alerts/workload-identity.rules.yaml", "alerts/alertmanager.yaml", "dashboards/*.json", "deploy/dashboards-gmp/*.json", "dashboards/provisioning.yaml"} {
 		paths, err := filepath.Glob(filepath.Join(r.root, pattern))
 		if err != nil || len(paths) == 0 {
 			return nil, fmt.Errorf("%s: no such file: %w", pattern, err)
@@ -167,7 +167,7 @@ func (r release) monitoring(license []byte) ([]byte, error) {
 			if err != nil {
 				return nil, err
 			}
-			files = append(files, file{folder + strings.TrimPrefix(filepath.ToSlash(path), filepath.ToSlash(filepath.Clean(r.root))+"/"), 0o644, content})
+			files = append(files, file{folder + strings.TrimPrefix(strings.TrimPrefix(filepath.ToSlash(path), filepath.ToSlash(filepath.Clean(r.root))+"/"), "deploy/"), 0o644, content})
 		}
 	}
 	return zipped(r.when, files)

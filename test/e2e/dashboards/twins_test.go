@@ -23,7 +23,7 @@ func TestClustersOfOneNameAreTwo(t *testing.T) {
 		f.cluster("prod", 40, func(int) string { return "" })
 	})
 	address := startPrometheus(t, folder, map[string]any{}, "--storage.tsdb.retention.time=10y")
-	g := grafana{prometheus: address, folder: "dashboards-gmp", end: f.end, span: hour, scrape: scraped}
+	g := grafana{prometheus: address, folder: "deploy/dashboards-gmp", end: f.end, span: hour, scrape: scraped}
 
 	t.Run("every query has data", func(t *testing.T) {
 		g.hasData(t, nil, nil)
