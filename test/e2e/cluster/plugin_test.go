@@ -15,7 +15,7 @@ func TestAllNodesAreAskedAtOnce(t *testing.T) {
 	c.healthy(t)
 	nodes := func(wantExit int) map[string]string {
 		t.Helper()
-		out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", "nodes", "-l", enabledLabel+"=true", "-o", "json").Output()
+		out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", "nodes", "-n", namespace, "-l", enabledLabel+"=true", "-o", "json").Output()
 		code := 0
 		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
 			code = exit.ExitCode()
@@ -23,7 +23,7 @@ func TestAllNodesAreAskedAtOnce(t *testing.T) {
 			t.Fatal(err)
 		}
 		var said struct {
-			Nodes []struct{ Node, State, Cause string }
+			Nodes []struct{ Node, State, Agent, Cause string }
 		}
 		if err := json.Unmarshal(out, &said); err != nil {
 			t.Fatalf("%v: %s", err, out)
@@ -32,7 +32,11 @@ func TestAllNodesAreAskedAtOnce(t *testing.T) {
 			t.Errorf("exit code %d, want %d: %s", code, wantExit, out)
 		}
 		states := map[string]string{}
-		for _, n := range said.Nodes {
+		for _, n := range said.Nodes { // the worst first
+			if states[n.Node] != "" {
+				t.Errorf("%s has a second agent, %+v", n.Node, n)
+				continue
+			}
 			states[n.Node] = n.State
 		}
 		return states
