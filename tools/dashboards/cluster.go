@@ -71,8 +71,8 @@ max by (<cluster>, node) (
 			table(
 				"Nodes, worst first", "The forty nodes that were in the worst states in the time range, as they are now, and ten that are right. The name leads to the node. The causes are in words above.", 24, 12,
 				slices.Concat([]string{
-					"node", "Node", "Value #A", "State", "Value #B", "Since", "expected", "Expected", "observed", "Observed", "cause", "Suspected cause",
-				}, c.columns(), []string{"Value #C", "", "state", "", "metadata_server", ""}),
+					"node", "Node", "Value #A", "State", "Value #B", "Since", "observed", "Observed", "cause", "Suspected cause",
+				}, c.columns(), []string{"Value #C", "", "state", "", "expected", "", "metadata_server", ""}),
 				rows(`
 sort_desc(max by (<cluster>, node, state, expected, observed, metadata_server) (
 `+ranks(verdict, states)+`
@@ -86,7 +86,7 @@ max by (<cluster>, node, cause) (
 				named("Node", linked("The node", c.toNode(), false)),
 				named("State", append(coloured(), Property{"mappings", byRank()}, Property{"custom.width", 150})...),
 				moment("Since"),
-				wide("Expected", 190), wide("Observed", 220), wide("Suspected cause", 200),
+				wide("Observed", 340), wide("Suspected cause", 230),
 			),
 
 			table(

@@ -81,7 +81,7 @@ label_replace(label_replace(
 			named("First remedy", Property{"mappings", byCause(remedy, "No setting that breaks Workload Identity was found.")}),
 		),
 
-		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 24, 6, query("{{node}}", said)),
+		timeline("History of states", "What the agent said at each moment, and where there was none.", byRank(), 24, 7, query("{{node}}", said)),
 
 		table(
 			"Alerts that fire", "Alerts about the node. The name leads to its runbook.", 24, 5,
@@ -104,10 +104,10 @@ max by (<cluster>, node, alertname, severity) (ALERTS{alertname=~"WorkloadIdenti
 
 		fold("Answers of the metadata server"),
 
-		timeline("Success of each endpoint", "Whether the last request got a usable answer: email says who Pods are, token whether they can act, server which metadata server answers.", []Mapping{{Type: "value", Options: map[string]Result{
+		timeline("Success of each endpoint", "Whether the last request got a usable answer, of several nodes on all: email says who Pods are, token whether they can act, server which metadata server answers.", []Mapping{{Type: "value", Options: map[string]Result{
 			"1": {Text: "answers", Color: states[len(states)-1].colour}, "0": {Text: "fails", Color: bad, Index: 1},
-		}}}, 24, 8, query("{{node}} {{endpoint}}", `
-min by (<cluster>, node, endpoint) (workload_identity_probe_success{`+of+`})`)),
+		}}}, 24, 5, query("{{endpoint}}", `
+min by (endpoint) (workload_identity_probe_success{`+of+`})`)),
 
 		lines("Latency of each endpoint", "The 95th percentile of the time to the end of the answer. Above the line, at a second, the metadata server is slow. From the native histogram; without it from the three buckets of the classic one.", "s", 12, query("{{endpoint}}", `
 histogram_quantile(0.95, sum by (endpoint) (rate(workload_identity_probe_duration_seconds{`+of+`}[$__rate_interval])))
