@@ -100,8 +100,10 @@ func jobVariable() *Variable {
 	return choice("job", "Job", "The scrape job of the agents.", `label_values(workload_identity_exporter_build_info{<chosen>}, job)`)
 }
 
+// nodeVariable offers also nodes that only ought to have an agent: Grafana shows All in
+// place of a node that it is not offered, such as one that an alert links to.
 func nodeVariable() *Variable {
-	return choice("node", "Node", "All are the ten worst nodes.", `label_values(workload_identity:node:verdict{<chosen>}, node)`)
+	return choice("node", "Node", "All are the ten worst nodes.", `label_values({__name__=~"workload_identity:node:verdict|workload_identity:node:wants_agent",<chosen>}, node)`)
 }
 
 // worst is a hidden variable with the nodes that a page shows, so that its

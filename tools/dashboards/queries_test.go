@@ -346,9 +346,17 @@ func TestEveryMetricAndLabelExists(t *testing.T) {
 	for _, a := range queries(t) {
 		there := slices.Clone([]string(a.clusters))
 		a.selectors(func(s *parser.VectorSelector, _ []parser.Node) {
-			own, ok := metrics[s.Name]
-			if !ok {
-				t.Errorf("%s: %q asks for %s, which nobody exports or records", a.page, a.of, s.Name)
+			names := []string{s.Name}
+			if s.Name == "" {
+				names = strings.Split(strings.TrimPrefix(matcher(s, "__name__"), "=~"), "|")
+			}
+			var own []string
+			for _, name := range names {
+				labels, ok := metrics[name]
+				if !ok {
+					t.Errorf("%s: %q asks for %s, which nobody exports or records", a.page, a.of, name)
+				}
+				own = append(own, labels...)
 			}
 			there = append(there, own...)
 			for _, m := range s.LabelMatchers {

@@ -280,6 +280,16 @@ func TestADeadAgentLooksDead(t *testing.T) {
 		}
 	}
 	absent := nodes[2].name
+	for _, d := range g.dashboards(t) {
+		for _, a := range g.queries(t, d, nil) {
+			if a.panel != "$node" {
+				continue
+			}
+			if r, err := g.ask(t.Context(), a); err != nil || !slices.Contains(r.values, absent) || !slices.Contains(r.values, dead.name) {
+				t.Errorf("nodes to choose from: %v, %v, want also %s and %s, which alerts link to", r.values, err, absent, dead.name)
+			}
+		}
+	}
 	if rows := g.rows(t, "workload-identity-cluster", "Which nodes have no agent", "A", nil); len(rows) != 1 || rows[0].Metric["node"] != absent {
 		t.Errorf("Which nodes have no agent: %v, want %s", rows, absent)
 	}
