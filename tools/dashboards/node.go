@@ -190,6 +190,6 @@ func byStateName() []Mapping {
 }
 
 const guide = "With the namespace and the Pod of the table below:\n\n" +
-	"    kubectl -n NAMESPACE port-forward pod/POD 10988   # http://127.0.0.1:10988/\n" +
+	"    kubectl -n NAMESPACE port-forward pod/POD 10988\n" +
 	"    kubectl -n NAMESPACE logs POD\n\n" +
 	"The state leads to its runbook, and so does each alert. [All runbooks](" + repository + "/tree/main/alerts#all-alerts)\n"
