@@ -289,8 +289,9 @@ func TestTablesNameTheirColumns(t *testing.T) {
 				t.Errorf("%s: %q formats the column %q, which it does not have", d.path, p.Title, o.Matcher.Options)
 			}
 		}
-		if len(p.Targets) > 1 && p.Transformations[0].ID != "merge" {
-			t.Errorf("%s: %q does not merge its queries", d.path, p.Title)
+		hidden, _ := last.Options["excludeByName"].(map[string]any)
+		if len(p.Targets) > 1 && (p.Transformations[0].ID != "merge" || hidden["Value"] != true) {
+			t.Errorf("%s: %q does not merge its queries, or shows a value without a name where only one has a result", d.path, p.Title)
 		}
 	})
 }

@@ -8,13 +8,15 @@ func node(c clusterLabels) *Dashboard {
 		there = `<chosen>,node=~"$worst"`
 		of    = `job=~"$job",` + there
 	)
-	// 0 is an agent that was there within a day, and is gone.
+	// 0 is an agent that was there within a day, and is gone, or ought to be there.
 	saidBy := func(labels string) string {
 		return `
 max by (` + labels + `) (
 ` + ranks(`(workload_identity_state{state=%q,`+of+`} == 1)`, states) + `
   or on (<cluster>, node)
   0 * max by (<cluster>, node) (last_over_time(workload_identity_exporter_build_info{` + of + `}[1d]))
+  or on (<cluster>, node)
+  label_replace(0 * max by (<cluster>, node) (workload_identity:node:agent_missing{` + there + `}), "state", "missing", "", "")
 )`
 	}
 	said := saidBy("<cluster>, node")
@@ -37,7 +39,8 @@ max(`+said+`
 		table(
 			"Now", "State, with its runbook, since when, whether Prometheus gets metrics from the agent, how long a new Pod waits for its identity (from the start of the agent to its first token), and when the last token expires. Of an agent that is gone: when its last sample was, within a day.", 19, 4,
 			slices.Concat([]string{"node", "Node", "Value #A", "State", "Value #B", "Since", "Value #C", "Agent", "Value #D", "First token", "Value #E", "Token expires", "state", "", "runbook", "Runbook"}, c.hidden()),
-			rows(`label_replace(`+withRunbooks(saidBy("<cluster>, node, state"))+`, "runbook", "WorkloadIdentityAgentDown", "state", "")`),
+			rows(`label_replace(label_replace(`+withRunbooks(saidBy("<cluster>, node, state"))+`,
+"runbook", "WorkloadIdentityAgentDown", "state", ""), "runbook", "WorkloadIdentityAgentMissing", "state", "missing")`),
 			rows(`
 1000 * (
     max by (<cluster>, node) (workload_identity_state_entered_timestamp_seconds{`+of+`})

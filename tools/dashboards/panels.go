@@ -142,6 +142,9 @@ func table(title, description string, w, h int, columns []string, targets ...Tar
 		p.Transformations = append(p.Transformations, Transformation{"merge", map[string]any{}})
 	}
 	hidden, order, titles := map[string]bool{"Time": true}, map[string]int{}, map[string]string{}
+	if len(targets) > 1 {
+		hidden["Value"] = true // as the value of a query is called when the others have no result
+	}
 	for i := 0; i+1 < len(columns); i += 2 {
 		field, title := columns[i], columns[i+1]
 		if title == "" {

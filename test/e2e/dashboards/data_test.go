@@ -280,6 +280,9 @@ func TestADeadAgentLooksDead(t *testing.T) {
 		}
 	}
 	absent := nodes[2].name
+	if rows := g.rows(t, "workload-identity-node", "Now", "A", map[string]string{"node": absent}); len(rows) != 1 || !slices.Equal(rows[0].numbers(), []float64{0}) || rows[0].Metric["runbook"] != "WorkloadIdentityAgentMissing" {
+		t.Errorf("Now: %v, want no agent, and the runbook of one that is missing", rows)
+	}
 	for _, d := range g.dashboards(t) {
 		for _, a := range g.queries(t, d, nil) {
 			if a.panel != "$node" {
