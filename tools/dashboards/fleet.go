@@ -34,7 +34,7 @@ count(workload_identity:cluster:nodes_failing{<chosen>} > 0) or 0 * count(worklo
 				rows(c.ofWorst("max by (<cluster>) (workload_identity:cluster:agents_missing{<chosen>})")),
 				rows(c.ofWorst(`1000 * min by (<cluster>) (workload_identity:cluster_state:entered_timestamp_seconds:min{state!~"match|starting",<chosen>})`)),
 				rows(c.ofWorst("max by (<cluster>, cause) (topk by (<cluster>) (1, workload_identity:cluster_cause:nodes{<chosen>}))")),
-				rows(c.ofWorst(withRunbooks("max by (<cluster>, state) (topk by (<cluster>) (1,\n"+ranks(`(workload_identity:cluster_state:nodes{state=%q,<chosen>} > bool 0)`, notRight)+"\n))"))),
+				rows(c.ofWorst(withRunbooks("max by (<cluster>, state) (topk by (<cluster>) (1,\n"+ranks(`(workload_identity:cluster_state:nodes{state=%q,<chosen>} > bool 0)`, states)+"\n))"))),
 			).twoLines().with(
 				named(c.title(c.name()), linked("The cluster", c.toCluster(), false)),
 				named("Not right", append(

@@ -47,7 +47,7 @@ max(`+said+`
   or
     max by (<cluster>, node) (max_over_time(timestamp(workload_identity_exporter_build_info{`+of+`})[1d:15s]))
 )`),
-			rows(`max by (<cluster>, node) (up{`+of+`})`),
+			rows(`max by (<cluster>, node) (up{`+of+`}) or on (<cluster>, node) 0 * max by (<cluster>, node) (workload_identity:node:agent_missing{`+there+`})`),
 			rows(`max by (<cluster>, node) (workload_identity_time_to_first_token_seconds{`+of+`})`),
 			rows(`1000 * max by (<cluster>, node) (workload_identity_token_expiry_timestamp_seconds{`+of+`})`),
 		).with(
