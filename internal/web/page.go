@@ -72,7 +72,7 @@ func links(r report.Report, refreshes bool) html {
 func identities(r report.Report) html {
 	expected := "from: " + string(r.ExpectedSource)
 	if r.ExpectedRead != nil {
-		expected += ", read " + clock(*r.ExpectedRead)
+		expected += ", read " + age(time.Since(*r.ExpectedRead)) // a time with a date would be wider than the identity
 	}
 	rows := [][]string{
 		row("Expected", or(r.Expected, "unknown"), expected),
