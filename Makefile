@@ -11,8 +11,9 @@ CC       ?= cc
 BUILD := CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.revision=$(REVISION)"
 # The race detector needs a C compiler. Where there is none the tests run without
 # it and say so, except in CI, where a missing tool is a failure.
-PURE := /internal/(diagnose|foreign|identity)$$
 RACE := $(if $(or $(CI),$(shell command -v $(CC) 2>/dev/null)),-race)
+# It tries each combination of facts, in one goroutine, so it is raced in CI alone.
+SLOW := /internal/diagnose$$
 
 GOLANGCI_LINT_VERSION := v2.15.0
 TOOLS := $(CURDIR)/bin/tools
@@ -83,9 +84,8 @@ demo: build ## Run the exporter against the simulator until Ctrl-C
 
 test: build ## Test the exporter, the simulator, the demo and the docs (with the race detector if there is a C compiler)
 	@$(if $(RACE),,echo "make test: no C compiler, so the race detector is off" >&2;) $(GO) vet ./...
-	$(GO) test $(RACE) $$($(GO) list ./cmd/... ./internal/... | grep -v -E '$(PURE)')
-	@# Pure packages have nothing that could race, and one tries each combination of facts.
-	$(GO) test $$($(GO) list ./internal/... | grep -E '$(PURE)') ./docs
+	$(GO) test $(RACE) $$($(GO) list ./cmd/... ./internal/... | grep -v '$(SLOW)') ./docs
+	$(GO) test $(if $(CI),$(RACE)) ./internal/diagnose
 	@# These build and run binaries, which the test cache does not know of.
 	$(GO) test $(RACE) -count=1 ./test/...
 

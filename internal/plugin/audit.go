@@ -78,7 +78,7 @@ type Finding struct {
 func Audit(i Inventory) []Finding {
 	a := audit{inventory: i, annotated: map[string]bool{}, findings: map[Finding]bool{}}
 	a.accounts()
-	nodes := map[string]node{}
+	nodes := map[string]Node{}
 	for _, n := range i.Nodes {
 		nodes[n.Metadata.Name] = n
 	}
@@ -169,7 +169,7 @@ func (a *audit) accounts() {
 }
 
 // pod looks at a Pod that is, or should be, a Google service account.
-func (a *audit) pod(p Pod, nodes map[string]node) {
+func (a *audit) pod(p Pod, nodes map[string]Node) {
 	if !a.annotated[p.account()] {
 		return
 	}

@@ -96,62 +96,6 @@ func list[T any](ctx context.Context, c *Cluster, path string, selector string) 
 	}
 }
 
-// meta is what is read of any object's metadata.
-type meta struct {
-	Name      string            `json:"name"`
-	Namespace string            `json:"namespace"`
-	Labels    map[string]string `json:"labels"`
-}
-
-// node is what is read of a Node.
-type node struct {
-	Metadata meta `json:"metadata"`
-	Spec     struct {
-		Taints []struct {
-			Key    string `json:"key"`
-			Effect string `json:"effect"`
-		} `json:"taints"`
-	} `json:"spec"`
-	Status struct {
-		Conditions []condition `json:"conditions"`
-	} `json:"status"`
-}
-
-type condition struct {
-	Type   string `json:"type"`
-	Status string `json:"status"`
-}
-
-// pod is what is read of a Pod.
-type pod struct {
-	Metadata meta `json:"metadata"`
-	Spec     struct {
-		NodeName   string `json:"nodeName"`
-		Containers []struct {
-			Name string `json:"name"`
-			Env  []struct {
-				Name string `json:"name"`
-			} `json:"env"`
-			Ports []struct {
-				Name          string `json:"name"`
-				ContainerPort int    `json:"containerPort"`
-			} `json:"ports"`
-		} `json:"containers"`
-	} `json:"spec"`
-	Status struct {
-		Phase             string      `json:"phase"`
-		Reason            string      `json:"reason"`
-		Conditions        []condition `json:"conditions"`
-		ContainerStatuses []struct {
-			State struct {
-				Waiting *struct {
-					Reason string `json:"reason"`
-				} `json:"waiting"`
-			} `json:"state"`
-		} `json:"containerStatuses"`
-	} `json:"status"`
-}
-
 func is(conditions []condition, kind string) bool {
 	for _, c := range conditions {
 		if c.Type == kind {

@@ -15,14 +15,14 @@ import (
 type Inventory struct {
 	ServiceAccounts []ServiceAccount
 	Pods            []Pod
-	Nodes           []node
+	Nodes           []Node
 	Policies        []NetworkPolicy
 	// Unread are the kinds that may not be listed, so that nothing is said of them.
 	Unread []string
 }
 
-// objectMeta is what is read of the metadata of these objects.
-type objectMeta struct {
+// meta is what is read of the metadata of any object.
+type meta struct {
 	Name            string            `json:"name"`
 	Namespace       string            `json:"namespace"`
 	Labels          map[string]string `json:"labels"`
@@ -33,25 +33,51 @@ type objectMeta struct {
 	} `json:"ownerReferences"`
 }
 
+// Node is what is read of one.
+type Node struct {
+	Metadata meta `json:"metadata"`
+	Spec     struct {
+		Taints []struct {
+			Key    string `json:"key"`
+			Effect string `json:"effect"`
+		} `json:"taints"`
+	} `json:"spec"`
+	Status struct {
+		Conditions []condition `json:"conditions"`
+	} `json:"status"`
+}
+
+type condition struct {
+	Type   string `json:"type"`
+	Status string `json:"status"`
+}
+
 // ServiceAccount is what is read of one.
 type ServiceAccount struct {
-	Metadata objectMeta `json:"metadata"`
+	Metadata meta `json:"metadata"`
 }
 
 // Pod is what is read of one.
 type Pod struct {
-	Metadata objectMeta `json:"metadata"`
+	Metadata meta `json:"metadata"`
 	Spec     struct {
-		NodeName           string            `json:"nodeName"`
-		ServiceAccountName string            `json:"serviceAccountName"`
-		HostNetwork        bool              `json:"hostNetwork"`
-		RuntimeClassName   string            `json:"runtimeClassName"`
-		NodeSelector       map[string]string `json:"nodeSelector"`
-		Containers         []container       `json:"containers"`
-		InitContainers     []container       `json:"initContainers"`
+		NodeName           string      `json:"nodeName"`
+		ServiceAccountName string      `json:"serviceAccountName"`
+		HostNetwork        bool        `json:"hostNetwork"`
+		RuntimeClassName   string      `json:"runtimeClassName"`
+		Containers         []container `json:"containers"`
+		InitContainers     []container `json:"initContainers"`
 	} `json:"spec"`
 	Status struct {
-		Phase string `json:"phase"`
+		Phase             string `json:"phase"`
+		Reason            string `json:"reason"`
+		ContainerStatuses []struct {
+			State struct {
+				Waiting *struct {
+					Reason string `json:"reason"`
+				} `json:"waiting"`
+			} `json:"state"`
+		} `json:"containerStatuses"`
 	} `json:"status"`
 }
 
@@ -61,11 +87,15 @@ type container struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
 	} `json:"env"`
+	Ports []struct {
+		Name          string `json:"name"`
+		ContainerPort int    `json:"containerPort"`
+	} `json:"ports"`
 }
 
 // NetworkPolicy is what is read of one.
 type NetworkPolicy struct {
-	Metadata objectMeta `json:"metadata"`
+	Metadata meta `json:"metadata"`
 	Spec     struct {
 		PodSelector metav1.LabelSelector `json:"podSelector"`
 		PolicyTypes []string             `json:"policyTypes"`

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -64,8 +63,8 @@ type Where struct {
 // server. It returns a row for each node, the worst first: an agent that does not
 // answer is a row that says why. It fails if the nodes or Pods cannot be listed.
 func Nodes(ctx context.Context, c *Cluster, w Where) ([]NodeRow, error) {
-	nodes := map[string]node{}
-	for n, err := range list[node](ctx, c, "/api/v1/nodes", w.NodeSelector) {
+	nodes := map[string]Node{}
+	for n, err := range list[Node](ctx, c, "/api/v1/nodes", w.NodeSelector) {
 		if err != nil {
 			return nil, err
 		}
@@ -75,9 +74,9 @@ func Nodes(ctx context.Context, c *Cluster, w Where) ([]NodeRow, error) {
 	if w.Namespace != "" {
 		path = "/api/v1/namespaces/" + w.Namespace + "/pods"
 	}
-	agents := map[string][]pod{}
+	agents := map[string][]Pod{}
 	asked := 0
-	for p, err := range list[pod](ctx, c, path, Selector) {
+	for p, err := range list[Pod](ctx, c, path, Selector) {
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +122,7 @@ func Nodes(ctx context.Context, c *Cluster, w Where) ([]NodeRow, error) {
 }
 
 // ask is what the agent in the Pod says.
-func ask(ctx context.Context, c *Cluster, p pod) NodeRow {
+func ask(ctx context.Context, c *Cluster, p Pod) NodeRow {
 	row := NodeRow{Node: p.Spec.NodeName, State: Silent, Agent: p.Metadata.Namespace + "/" + p.Metadata.Name}
 	if why := whyDown(p); why != "" {
 		row.Cause = why
@@ -155,8 +154,8 @@ func ask(ctx context.Context, c *Cluster, p pod) NodeRow {
 
 // address is the Pod as the proxy of the API server knows it: with the scheme, if it
 // is not HTTP, and the port.
-func address(p pod) string {
-	name, port := p.Metadata.Name, 10988
+func address(p Pod) string {
+	scheme, port := "", 10988
 	for _, container := range p.Spec.Containers {
 		for _, q := range container.Ports {
 			if q.Name == "metrics" {
@@ -164,16 +163,16 @@ func address(p pod) string {
 			}
 		}
 		for _, e := range container.Env {
-			if e.Name == "WI_WEB_CONFIG_FILE" && !strings.HasPrefix(name, "https:") {
-				name = "https:" + name
+			if e.Name == "WI_WEB_CONFIG_FILE" {
+				scheme = "https:"
 			}
 		}
 	}
-	return name + ":" + strconv.Itoa(port)
+	return scheme + p.Metadata.Name + ":" + strconv.Itoa(port)
 }
 
 // whyDown says why the Pod cannot be asked, empty if it can.
-func whyDown(p pod) string {
+func whyDown(p Pod) string {
 	for _, s := range p.Status.ContainerStatuses {
 		if w := s.State.Waiting; w != nil {
 			return "the agent does not run: " + shown(w.Reason)
@@ -186,7 +185,7 @@ func whyDown(p pod) string {
 }
 
 // whyNone says why the node has no agent, as far as the Node tells.
-func whyNone(n node) string {
+func whyNone(n Node) string {
 	labels := n.Metadata.Labels
 	switch {
 	case labels["kubernetes.io/os"] == "windows":
@@ -215,10 +214,7 @@ func badness(s identity.State) int {
 
 // ExitCode is that of `check` for the worst of the nodes.
 func ExitCode(rows []NodeRow) int {
-	if len(rows) == 0 {
-		return report.ExitInconclusive
-	}
-	if rows[0].State == Silent {
+	if len(rows) == 0 || rows[0].State == Silent {
 		return report.ExitInconclusive
 	}
 	return report.ExitCode(rows[0].State)

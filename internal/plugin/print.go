@@ -8,6 +8,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -40,7 +41,7 @@ func PrintNodes(w io.Writer, rows []NodeRow, format string, coloured bool) error
 	for _, r := range rows {
 		since := "-"
 		if r.Since != nil {
-			since = age(time.Since(*r.Since))
+			since = duration.HumanDuration(time.Since(*r.Since)) // as kubectl says it
 		}
 		cells := []string{r.Node, colour(r.State, coloured), since, or(r.Expected), or(r.Observed), or(r.Cause)}
 		if format == "wide" {
@@ -78,19 +79,6 @@ func colour(s identity.State, coloured bool) string {
 		code = "31"
 	}
 	return "\x1b[" + code + "m" + string(s) + "\x1b[0m"
-}
-
-// age is a duration as kubectl shows one: 45s, 12m, 5h, 3d.
-func age(d time.Duration) string {
-	switch d = max(d, 0); {
-	case d < 2*time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < 2*time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	}
-	return fmt.Sprintf("%dd", int(d.Hours()/24))
 }
 
 func or(s string) string {
