@@ -82,8 +82,9 @@ reproduce: ## Build the binary twice, at two places and without a cache, and com
 demo: build ## Run the exporter against the simulator until Ctrl-C
 	@sh tools/demo.sh
 
+# vet and test have the same flags, so that a package is compiled once for both.
 test: build ## Test the exporter, the simulator, the demo and the docs (with the race detector if there is a C compiler)
-	@$(if $(RACE),,echo "make test: no C compiler, so the race detector is off" >&2;) $(GO) vet ./...
+	@$(if $(RACE),,echo "make test: no C compiler, so the race detector is off" >&2;) $(GO) vet $(RACE) ./...
 	$(GO) test $(RACE) $$($(GO) list ./cmd/... ./internal/... | grep -v '$(SLOW)') ./docs
 	$(GO) test $(if $(CI),$(RACE)) ./internal/diagnose
 	@# These build and run binaries, which the test cache does not know of.
@@ -104,19 +105,12 @@ test-tools: $(HELM) $(CRANE) ## Test the dashboards, the chart, the manifests an
 e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath
 
-e2e-kube: ## Prove the Kubernetes side against the API server that KUBECONFIG names
-	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./kube
-
-e2e-deploy: $(HELM) $(KUBECONFORM) ## Prove the manifests against the API server that KUBECONFIG names
-	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
-	cd test/e2e && $(GO) vet ./... && HELM=$(HELM) KUBECONFORM=$(KUBECONFORM) $(GO) test -count=1 -timeout 10m ./deploy
-
-e2e-cluster: build plugin $(HELM) ## Prove the image in the test cluster that KUBECONFIG names (images get there by E2E_LOAD_IMAGE)
+e2e-cluster: build plugin $(HELM) $(KUBECONFORM) ## Prove the manifests, the image and internal/kube in the test cluster that KUBECONFIG names (images get there by E2E_LOAD_IMAGE)
 	cd test/e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/e2e-node ./cluster/node
 	$(call pack-test,exporter,bin/workload-identity-exporter,$(EXPORTER))
 	$(call pack-test,e2e-node,bin/e2e-node,-user 0:0)
 	cd tools && $(GO) run ./deploy -render $(CURDIR)/bin/deploy
-	cd test/e2e && HELM=$(HELM) $(GO) test -count=1 -timeout 20m -v ./cluster
+	cd test/e2e && HELM=$(HELM) KUBECONFORM=$(KUBECONFORM) $(GO) test -count=1 -timeout 25m -v ./cluster
 
 e2e-scrape: build $(HELM) $(PROMETHEUS) ## Prove that a Prometheus in the test cluster of KUBECONFIG finds the agents of all that is shipped, and pages
 	cd test/e2e && $(GO) vet ./... && CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o ../../bin/e2e-node ./cluster/node

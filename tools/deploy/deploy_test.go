@@ -263,7 +263,7 @@ func TestWhoMayWriteIsBound(t *testing.T) {
 }
 
 // Nothing in the Pod of any overlay is more than it needs; that it meets the
-// restricted standard, the API server says in test/e2e/deploy.
+// restricted standard, the API server says in test/e2e/cluster.
 func TestThePodIsAsSmallAsItCanBe(t *testing.T) {
 	all, err := overlays(root)
 	if err != nil {

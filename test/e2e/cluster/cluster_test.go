@@ -1,18 +1,26 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net/url"
+	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -27,6 +35,8 @@ const (
 	namespace     = "workload-identity-exporter"
 	nodeNamespace = "wi-e2e-nodes"
 	exporter      = "workload-identity-exporter" // the name of all its objects
+	// renderedFiles is where `make e2e-cluster` renders to.
+	renderedFiles = "../../../bin/deploy"
 	nameLabel     = "app.kubernetes.io/name"
 	enabledLabel  = "iam.gke.io/gke-metadata-server-enabled"
 	suiteLabel    = "wi-e2e"
@@ -44,14 +54,19 @@ const (
 
 // cluster is the one that KUBECONFIG names.
 type cluster struct {
-	client  *kubernetes.Clientset // each request ends soon
-	watcher *kubernetes.Clientset
-	dynamic dynamic.Interface
-	mapper  *restmapper.DeferredDiscoveryRESTMapper
+	*kubernetes.Clientset // each request ends soon
+	watcher               *kubernetes.Clientset
+	config                *rest.Config
+	dynamic               dynamic.Interface
+	mapper                *restmapper.DeferredDiscoveryRESTMapper
 	// nodes are the two that are made into nodes of GKE, and labels what they
 	// had under enabledLabel before.
 	nodes  []string
 	labels map[string]string
+	// kinds are those of others that the suite had to make.
+	kinds []*unstructured.Unstructured
+	// installed tells whether the nodes are GKE's and the exporter runs there.
+	installed bool
 }
 
 func connect(kubeconfig string) (*cluster, error) {
@@ -59,42 +74,50 @@ func connect(kubeconfig string) (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("KUBECONFIG=%q: %w", kubeconfig, err)
 	}
+	if err := rest.LoadTLSFiles(config); err != nil {
+		return nil, err
+	}
 	config.QPS = -1 // the suite looks often
-	c := &cluster{labels: map[string]string{}}
+	config.WarningHandler = rest.NoWarnings{}
+	c := &cluster{config: rest.CopyConfig(config), labels: map[string]string{}}
 	if c.watcher, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
 	}
 	config.Timeout = 10 * time.Second
-	if c.client, err = kubernetes.NewForConfig(config); err != nil {
+	if c.Clientset, err = kubernetes.NewForConfig(config); err != nil {
 		return nil, err
 	}
 	if c.dynamic, err = dynamic.NewForConfig(config); err != nil {
 		return nil, err
 	}
-	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.client.Discovery()))
+	c.mapper = restmapper.NewDeferredDiscoveryRESTMapper(memory.NewMemCacheClient(c.Discovery()))
 	return c, nil
 }
 
-// apply makes the objects of a manifest what it says.
-func (c *cluster) apply(ctx context.Context, manifest []byte) error {
-	all, err := objects(manifest)
-	if err != nil {
-		return err
+// objects are those of a manifest.
+func objects(manifest []byte) ([]*unstructured.Unstructured, error) {
+	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096)
+	var all []*unstructured.Unstructured
+	for {
+		var o unstructured.Unstructured
+		if err := decoder.Decode(&o.Object); errors.Is(err, io.EOF) {
+			return all, nil
+		} else if err != nil {
+			return nil, err
+		}
+		if len(o.Object) > 0 {
+			all = append(all, &o)
+		}
 	}
-	return c.applyObjects(ctx, all)
 }
 
-func (c *cluster) applyObjects(ctx context.Context, all []*unstructured.Unstructured) error {
-	for _, o := range all {
-		r, err := c.resource(o)
-		if err == nil {
-			_, err = r.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: "e2e", Force: true})
-		}
-		if err != nil {
-			return fmt.Errorf("apply %s %s: %w", o.GetKind(), o.GetName(), err)
-		}
+// objectsOf are those of a file.
+func objectsOf(path string) ([]*unstructured.Unstructured, error) {
+	manifest, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("%w: run `make e2e-cluster`, which renders it", err)
 	}
-	return nil
+	return objects(manifest)
 }
 
 // resource is where the object is kept.
@@ -104,7 +127,76 @@ func (c *cluster) resource(o *unstructured.Unstructured) (dynamic.ResourceInterf
 	if err != nil {
 		return nil, err
 	}
+	if inNamespace := mapping.Scope.Name() == meta.RESTScopeNameNamespace; inNamespace != (o.GetNamespace() != "") {
+		return nil, fmt.Errorf("%s %s has the namespace %q, and the scope of its kind is the %s", kind.Kind, o.GetName(), o.GetNamespace(), mapping.Scope.Name())
+	}
 	return c.dynamic.Resource(mapping.Resource).Namespace(o.GetNamespace()), nil
+}
+
+// applied is what the API server makes of the object, or with metav1.DryRunAll
+// would make of it. A field that it does not know is an error.
+func (c *cluster) applied(ctx context.Context, o *unstructured.Unstructured, dryRun ...string) (*unstructured.Unstructured, error) {
+	r, err := c.resource(o)
+	if err != nil {
+		return nil, err
+	}
+	body, err := o.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	force := true
+	made, err := r.Patch(ctx, o.GetName(), types.ApplyPatchType, body, metav1.PatchOptions{FieldManager: "e2e", Force: &force, DryRun: dryRun, FieldValidation: metav1.FieldValidationStrict})
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: %w", o.GetKind(), o.GetName(), err)
+	}
+	return made, nil
+}
+
+// apply makes the objects what they say.
+func (c *cluster) apply(ctx context.Context, all ...*unstructured.Unstructured) error {
+	for _, o := range all {
+		if _, err := c.applied(ctx, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove deletes the objects, the last one first, but not a namespace. What is not
+// there is well.
+func (c *cluster) remove(ctx context.Context, all ...*unstructured.Unstructured) error {
+	for _, o := range slices.Backward(all) {
+		if o.GetKind() == "Namespace" {
+			continue
+		}
+		r, err := c.resource(o)
+		if err == nil {
+			err = r.Delete(ctx, o.GetName(), metav1.DeleteOptions{})
+		}
+		if err != nil && !apierrors.IsNotFound(err) {
+			return fmt.Errorf("delete %s %s: %w", o.GetKind(), o.GetName(), err)
+		}
+	}
+	return nil
+}
+
+// cleanup calls f at the end of the test, when its context has ended.
+func cleanup(t *testing.T, f func(context.Context) error) {
+	t.Helper()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := f(ctx); err != nil {
+			t.Errorf("clean up: %v", err)
+		}
+	})
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (*cluster) patch(ctx context.Context, client rest.Interface, resource, namespace, name string, how types.PatchType, change any) error {
@@ -135,7 +227,7 @@ func eventually(ctx context.Context, ask func(context.Context) error) error {
 // rolledOut waits until the DaemonSet's last version is ready on so many nodes.
 func (c *cluster) rolledOut(ctx context.Context, namespace, name string, nodes int) error {
 	return eventually(ctx, func(ctx context.Context) error {
-		d, err := c.client.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{})
+		d, err := c.AppsV1().DaemonSets(namespace).Get(ctx, name, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -149,7 +241,7 @@ func (c *cluster) rolledOut(ctx context.Context, namespace, name string, nodes i
 
 // trouble says what the kubelets say about Pods that do not run.
 func (c *cluster) trouble(ctx context.Context, namespace string) string {
-	list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
+	list, err := c.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err.Error()
 	}
@@ -169,7 +261,7 @@ func (c *cluster) trouble(ctx context.Context, namespace string) string {
 
 // pod is the one of an app on a node that is not on its way out.
 func (c *cluster) pod(ctx context.Context, namespace, app, node string) (*corev1.Pod, error) {
-	list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: nameLabel + "=" + app, FieldSelector: "spec.nodeName=" + node})
+	list, err := c.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{LabelSelector: nameLabel + "=" + app, FieldSelector: "spec.nodeName=" + node})
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +279,7 @@ func (c *cluster) page(ctx context.Context, node, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	body, err := c.client.CoreV1().Pods(namespace).ProxyGet("http", p.Name, "10988", path, nil).DoRaw(ctx)
+	body, err := c.CoreV1().Pods(namespace).ProxyGet("http", p.Name, "10988", path, nil).DoRaw(ctx)
 	return string(body), err
 }
 
@@ -203,9 +295,7 @@ func (c *cluster) status(t *testing.T, node string) pages.Status {
 	t.Helper()
 	var s pages.Status
 	err := eventually(t.Context(), func(ctx context.Context) (err error) { s, err = c.statusNow(ctx, node); return err })
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return s
 }
 
@@ -213,9 +303,7 @@ func (c *cluster) metric(t *testing.T, node, series string) float64 {
 	t.Helper()
 	var page string
 	err := eventually(t.Context(), func(ctx context.Context) (err error) { page, err = c.page(ctx, node, "metrics"); return err })
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	v, ok := pages.Metric(page, series)
 	if !ok {
 		t.Fatalf("the exporter on %s has no series %s", node, series)
@@ -233,18 +321,18 @@ func (c *cluster) awaits(t *testing.T, node, state string, since time.Time) time
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if v := c.metric(t, node, `state{state="`+state+`"}`); v != 1 {
 		t.Errorf("state %s on the page and %v in the metrics", state, v)
 	}
 	return s.Changes[0].At.Sub(since).Round(10 * time.Millisecond)
 }
 
-// healthy waits until all is well on both nodes.
+// healthy waits until all is well on both nodes, after it made them what a test of
+// agents needs.
 func (c *cluster) healthy(t *testing.T) {
 	t.Helper()
+	must(t, c.inhabit(t.Context()))
 	for _, n := range c.nodes {
 		c.awaits(t, n, "match", time.Now())
 		err := eventually(t.Context(), func(ctx context.Context) error {
@@ -254,9 +342,7 @@ func (c *cluster) healthy(t *testing.T) {
 			}
 			return err
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if s := c.status(t, n); s.Observed != s.Expected || s.Server != "gke" || s.Source != "annotation" {
 			t.Fatalf("%s before the test: %+v, want what the annotation says, from gke", n, s)
 		}
@@ -267,10 +353,8 @@ func (c *cluster) healthy(t *testing.T) {
 func (c *cluster) plan(t *testing.T, node, what string, after, lasts time.Duration, parameters url.Values) {
 	t.Helper()
 	p, err := c.pod(t.Context(), nodeNamespace, "node", node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := c.client.CoreV1().RESTClient().Put().Namespace(nodeNamespace).Resource("pods").SubResource("proxy").Name("http:"+p.Name+":10982").Suffix(what).
+	must(t, err)
+	r := c.CoreV1().RESTClient().Put().Namespace(nodeNamespace).Resource("pods").SubResource("proxy").Name("http:"+p.Name+":10982").Suffix(what).
 		Param("after", after.String()).Param("for", lasts.String())
 	for key, values := range parameters {
 		for _, v := range values {

@@ -26,21 +26,15 @@ import (
 func TestItRunsOnLabelledNodesOnly(t *testing.T) {
 	c := shared
 	c.healthy(t)
-	if err := c.label(t.Context(), c.nodes[1], map[string]any{enabledLabel: nil}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.label(t.Context(), c.nodes[1], map[string]any{enabledLabel: nil}))
 	if err := c.rolledOut(t.Context(), namespace, exporter, 1); err != nil {
 		t.Error(err)
 	}
 	if p, err := c.pod(t.Context(), namespace, exporter, c.nodes[1]); err == nil {
 		t.Errorf("%s runs on %s, which has no label", p.Name, c.nodes[1])
 	}
-	if err := c.label(t.Context(), c.nodes[1], map[string]any{enabledLabel: "true"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.rolledOut(t.Context(), namespace, exporter, 2); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.label(t.Context(), c.nodes[1], map[string]any{enabledLabel: "true"}))
+	must(t, c.rolledOut(t.Context(), namespace, exporter, 2))
 	c.healthy(t)
 }
 
@@ -48,7 +42,7 @@ func TestItRunsUnderRestrictedPodSecurity(t *testing.T) {
 	c := shared
 	c.healthy(t)
 	// The cluster does enforce it: this Pod is refused.
-	_, err := c.client.CoreV1().Pods(namespace).Create(t.Context(), &corev1.Pod{
+	_, err := c.CoreV1().Pods(namespace).Create(t.Context(), &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "forbidden"},
 		Spec:       corev1.PodSpec{HostNetwork: true, Containers: []corev1.Container{{Name: "c", Image: "c"}}},
 	}, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
@@ -57,9 +51,7 @@ func TestItRunsUnderRestrictedPodSecurity(t *testing.T) {
 	}
 	for _, n := range c.nodes {
 		p, err := c.pod(t.Context(), namespace, exporter, n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if s := p.Status.ContainerStatuses[0]; !s.Ready || s.RestartCount > 0 {
 			t.Errorf("%s on %s: %+v, want ready and never restarted", p.Name, n, s)
 		}
@@ -78,20 +70,14 @@ func TestItMayReadItsOwnServiceAccountAndNothingElse(t *testing.T) {
 		}
 	}
 
-	token, err := c.client.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), exporter, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	token, err := c.CoreV1().ServiceAccounts(namespace).CreateToken(t.Context(), exporter, &authenticationv1.TokenRequest{}, metav1.CreateOptions{})
+	must(t, err)
 	config, err := clientcmd.BuildConfigFromFlags("", os.Getenv("KUBECONFIG"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	config = rest.AnonymousClientConfig(config)
 	config.BearerToken = token.Status.Token
 	its, err := kubernetes.NewForConfig(config)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if _, err := its.CoreV1().ServiceAccounts(namespace).Get(t.Context(), exporter, metav1.GetOptions{}); err != nil {
 		t.Errorf("its own ServiceAccount: %v", err)
 	}
@@ -116,9 +102,7 @@ func TestAChangedAnnotationAccusesNobody(t *testing.T) {
 	annotate := func(email string) {
 		t.Helper()
 		change := map[string]any{"metadata": map[string]any{"annotations": map[string]any{"iam.gke.io/gcp-service-account": email}}}
-		if err := c.patch(t.Context(), c.client.CoreV1().RESTClient(), "serviceaccounts", namespace, exporter, types.MergePatchType, change); err != nil {
-			t.Fatal(err)
-		}
+		must(t, c.patch(t.Context(), c.CoreV1().RESTClient(), "serviceaccounts", namespace, exporter, types.MergePatchType, change))
 	}
 	before := map[string]int{}
 	for _, n := range c.nodes {
@@ -189,9 +173,7 @@ func TestItOutlivesTheAPIServer(t *testing.T) {
 		before[n] = len(c.status(t, n).Changes)
 		failures[n] = c.failures(t, n, "unavailable") + c.failures(t, n, "timeout")
 		p, err := c.pod(t.Context(), namespace, exporter, n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		pods[n] = p.UID
 	}
 
@@ -205,7 +187,7 @@ func TestItOutlivesTheAPIServer(t *testing.T) {
 	gone := false
 	for time.Now().Before(began.Add(outage)) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-		if _, err := c.client.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); err != nil {
+		if _, err := c.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{}); err != nil {
 			gone = true
 		}
 		cancel()
@@ -224,9 +206,7 @@ func TestItOutlivesTheAPIServer(t *testing.T) {
 			t.Errorf("the exporter on %s counts no failed request, so there was no outage for it", n)
 		}
 		p, err := c.pod(t.Context(), namespace, exporter, n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if p.UID != pods[n] || p.Status.ContainerStatuses[0].RestartCount > 0 {
 			t.Errorf("the exporter on %s was started again", n)
 		}
@@ -252,14 +232,10 @@ func TestItOutlivesTheAPIServer(t *testing.T) {
 // apiServers are the addresses by which Pods and nodes reach the API server.
 func (c *cluster) apiServers(t *testing.T) []string {
 	t.Helper()
-	service, err := c.client.CoreV1().Services("default").Get(t.Context(), "kubernetes", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	slices, err := c.client.DiscoveryV1().EndpointSlices("default").List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kubernetes"})
-	if err != nil {
-		t.Fatal(err)
-	}
+	service, err := c.CoreV1().Services("default").Get(t.Context(), "kubernetes", metav1.GetOptions{})
+	must(t, err)
+	slices, err := c.DiscoveryV1().EndpointSlices("default").List(t.Context(), metav1.ListOptions{LabelSelector: discoveryv1.LabelServiceName + "=kubernetes"})
+	must(t, err)
 	addresses := []string{net.JoinHostPort(service.Spec.ClusterIP, strconv.Itoa(int(service.Spec.Ports[0].Port)))}
 	for _, s := range slices.Items {
 		for _, e := range s.Endpoints {
@@ -282,9 +258,7 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	node := c.nodes[0]
 	before := len(c.status(t, node).Changes)
 	failures := c.failures(t, node, "forbidden")
-	if err := c.client.RbacV1().RoleBindings(namespace).Delete(t.Context(), exporter, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.RbacV1().RoleBindings(namespace).Delete(t.Context(), exporter, metav1.DeleteOptions{}))
 	restored := false
 	restore := func() {
 		if err := c.install(context.Background(), byKustomize); err != nil {
@@ -305,28 +279,20 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if s := c.status(t, node); s.State != "match" || s.Expected != exporterEmail || len(s.Changes) != before {
 		t.Errorf("without permission: %+v, want what was read before", s)
 	}
 	old, err := c.pod(t.Context(), namespace, exporter, node)
-	if err != nil {
-		t.Fatal(err)
-	}
-	logs, err := c.client.CoreV1().Pods(namespace).GetLogs(old.Name, &corev1.PodLogOptions{}).DoRaw(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
+	logs, err := c.CoreV1().Pods(namespace).GetLogs(old.Name, &corev1.PodLogOptions{}).DoRaw(t.Context())
+	must(t, err)
 	if want := "allow the verb get on the ServiceAccount " + exporter + " by a Role in the namespace " + namespace; !strings.Contains(string(logs), want) {
 		t.Errorf("the log does not say %q:\n%s", want, logs)
 	}
 
 	// Who starts without it cannot tell.
-	if err := c.client.CoreV1().Pods(namespace).Delete(t.Context(), old.Name, metav1.DeleteOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.CoreV1().Pods(namespace).Delete(t.Context(), old.Name, metav1.DeleteOptions{}))
 	c.awaits(t, node, "unknown_expectation", time.Now())
 	if v := c.failures(t, node, "forbidden"); v < 1 {
 		t.Errorf("%v forbidden requests of the new exporter, want some", v)

@@ -18,13 +18,11 @@ const gatedEmail = "gated@demo-project.iam.gserviceaccount.com"
 func TestAGatedPodStartsAfterTheRepair(t *testing.T) {
 	c := shared
 	c.healthy(t)
-	accounts, pods := c.client.CoreV1().ServiceAccounts(namespace), c.client.CoreV1().Pods(namespace)
+	accounts, pods := c.CoreV1().ServiceAccounts(namespace), c.CoreV1().Pods(namespace)
 	_, err := accounts.Create(t.Context(), &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{
 		Name: "gated", Annotations: map[string]string{"iam.gke.io/gcp-service-account": gatedEmail},
 	}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		now := metav1.DeleteOptions{GracePeriodSeconds: new(int64)}
 		_ = pods.Delete(context.Background(), "gated", now) // may not be there
@@ -58,9 +56,7 @@ func TestAGatedPodStartsAfterTheRepair(t *testing.T) {
 			InitContainers: []corev1.Container{container}, Containers: []corev1.Container{app},
 		},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 
 	refused := ""
 	err = eventually(t.Context(), func(ctx context.Context) error {
@@ -77,9 +73,7 @@ func TestAGatedPodStartsAfterTheRepair(t *testing.T) {
 		}
 		return fmt.Errorf("the gate has not refused the Pod yet: %+v", p.Status.InitContainerStatuses)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if since := time.Since(began); since > lasts {
 		t.Fatalf("the gate ended with 1 after %s, when the bypass was over", since)
 	}
@@ -93,9 +87,7 @@ func TestAGatedPodStartsAfterTheRepair(t *testing.T) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	if started := time.Since(began); started < lasts {
 		t.Errorf("it runs after %s, before the repair after %s", started, lasts)
 	}

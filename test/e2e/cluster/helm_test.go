@@ -3,29 +3,21 @@ package cluster
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // People take the chart by Helm itself: it installs, its test Pod finds the right
 // identity, it upgrades one node after the other, and leaves nothing but the
 // namespace. Who changes from Kustomize to it takes that away before.
 func TestHelmInstallsTestsUpgradesAndUninstalls(t *testing.T) {
-	helm := os.Getenv("HELM")
-	if helm == "" {
-		t.Fatal("HELM is not set: run `make e2e-cluster`, which installs it")
-	}
+	helm := tool(t, "HELM")
 	c := shared
 	c.healthy(t)
-	if err := c.uninstall(t.Context(), byKustomize); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.uninstall(t.Context(), byKustomize))
 	t.Cleanup(func() {
 		// The release may be gone already.
 		_ = exec.CommandContext(context.Background(), helm, "uninstall", exporter, "--namespace", namespace, "--ignore-not-found", "--wait").Run()
@@ -69,41 +61,20 @@ func TestHelmInstallsTestsUpgradesAndUninstalls(t *testing.T) {
 	}
 	c.healthy(t)
 	run(append([]string{"upgrade", exporter, chart, "--set", "settings.WI_LOG_LEVEL=debug"}, values...)...)
-	if err := c.rolledOut(t.Context(), namespace, exporter, 2); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.rolledOut(t.Context(), namespace, exporter, 2))
 	c.healthy(t)
 	run("uninstall", exporter, "--wait")
 	c.nothingIsLeft(t)
 }
 
-// nothingIsLeft waits until the namespace has no Pod, and no object that was installed.
+// nothingIsLeft waits until the cluster has no object that was installed, and no Pod.
 func (c *cluster) nothingIsLeft(t *testing.T) {
 	t.Helper()
-	err := eventually(t.Context(), func(ctx context.Context) error {
-		list, err := c.client.CoreV1().Pods(namespace).List(ctx, metav1.ListOptions{})
-		if err != nil {
-			return err
+	must(t, eventually(t.Context(), func(ctx context.Context) error {
+		left, err := c.left(ctx)
+		if err == nil && len(left) > 0 {
+			err = fmt.Errorf("there are still %s", strings.Join(left, ", "))
 		}
-		if len(list.Items) > 0 {
-			return fmt.Errorf("%d Pods are left", len(list.Items))
-		}
-		all, err := shipped(byKustomize)
-		if err != nil {
-			return err
-		}
-		for _, o := range all {
-			r, err := c.resource(o)
-			if err != nil {
-				return err
-			}
-			if _, err := r.Get(ctx, o.GetName(), metav1.GetOptions{}); err == nil && o.GetKind() != "Namespace" {
-				return fmt.Errorf("%s %s/%s is left", o.GetKind(), o.GetNamespace(), o.GetName())
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+		return err
+	}))
 }

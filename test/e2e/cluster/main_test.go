@@ -15,7 +15,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/klog/v2"
 )
 
 // loadImage is the variable that holds the command which loads an image into
@@ -34,6 +37,8 @@ var shared *cluster
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
 func run(m *testing.M) int {
+	klog.LogToStderr(false)
+	klog.SetOutput(clientLog)
 	if os.Getenv("KUBECONFIG") == "" {
 		fmt.Fprintln(os.Stderr, "cluster: SKIPPED, because KUBECONFIG is not set: name the file of a test cluster of two nodes, such as one of kind")
 		if os.Getenv("CI") != "" {
@@ -55,9 +60,10 @@ func run(m *testing.M) int {
 	return m.Run()
 }
 
-// setUp makes two nodes of the cluster into nodes of GKE, and installs the exporter.
+// setUp finds two nodes, brings the images there, and makes the namespace and the kinds
+// of others that are not there.
 func (c *cluster) setUp(ctx context.Context) error {
-	list, err := c.client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	list, err := c.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	if err != nil {
 		return err
 	}
@@ -77,34 +83,108 @@ func (c *cluster) setUp(ctx context.Context) error {
 	if err := load(ctx, os.Getenv(loadImage)); err != nil {
 		return err
 	}
-	for _, n := range c.nodes {
-		if err := c.label(ctx, n, map[string]any{suiteLabel: "true", enabledLabel: "true"}); err != nil {
-			return err
-		}
-	}
 	// What an earlier run left may still be on its way out.
 	for _, n := range []string{namespace, nodeNamespace} {
-		err := eventually(ctx, func(ctx context.Context) error {
-			found, err := c.client.CoreV1().Namespaces().Get(ctx, n, metav1.GetOptions{})
-			if err == nil && found.DeletionTimestamp != nil {
-				return fmt.Errorf("namespace %s is being deleted", n)
-			}
-			return nil // there is none, or one that can be used; apply finds out
-		})
+		if err := eventually(ctx, func(ctx context.Context) error { return c.gone(ctx, n) }); err != nil {
+			return fmt.Errorf("%w: the suite would spoil what is installed", err)
+		}
+	}
+	base, err := objectsOf(renderedFiles + "/kustomize-base.yaml")
+	if err != nil {
+		return err
+	}
+	if err := c.apply(ctx, slices.DeleteFunc(base, func(o *unstructured.Unstructured) bool { return o.GetKind() != "Namespace" })...); err != nil {
+		return err
+	}
+	return c.makeKinds(ctx)
+}
+
+func (c *cluster) gone(ctx context.Context, namespace string) error {
+	_, err := c.CoreV1().Namespaces().Get(ctx, namespace, metav1.GetOptions{})
+	if apierrors.IsNotFound(err) {
+		return nil
+	}
+	if err == nil {
+		err = fmt.Errorf("the namespace %s is there", namespace)
+	}
+	return err
+}
+
+func (c *cluster) makeKinds(ctx context.Context) error {
+	paths, err := filepath.Glob("crds/*.yaml")
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		crds, err := objectsOf(path)
 		if err != nil {
 			return err
 		}
+		r, err := c.resource(crds[0])
+		if err != nil {
+			return err
+		}
+		if _, err := r.Get(ctx, crds[0].GetName(), metav1.GetOptions{}); err == nil {
+			continue // the real one
+		}
+		if err := c.apply(ctx, crds[0]); err != nil {
+			return err
+		}
+		c.kinds = append(c.kinds, crds[0])
 	}
-	if err := c.apply(ctx, nodeManifest); err != nil {
-		return err
+	return eventually(ctx, func(ctx context.Context) error {
+		c.mapper.Reset()
+		for _, crd := range c.kinds {
+			group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+			kind, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "kind")
+			mapping, err := c.mapper.RESTMapping(schema.GroupKind{Group: group, Kind: kind})
+			if err == nil {
+				_, err = c.dynamic.Resource(mapping.Resource).List(ctx, metav1.ListOptions{})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// inhabit makes the two nodes into nodes of GKE, and installs the exporter, unless
+// that is done.
+func (c *cluster) inhabit(ctx context.Context) error {
+	if c.installed {
+		return nil
 	}
-	if err := c.rolledOut(ctx, nodeNamespace, "node", len(c.nodes)); err != nil {
-		return err
+	manifest, err := objects(nodeManifest)
+	if err == nil {
+		err = c.labelNodes(ctx, "true")
 	}
-	if err := c.install(ctx, byKustomize); err != nil {
-		return err
+	if err == nil {
+		err = c.apply(ctx, manifest...)
 	}
-	return c.rolledOut(ctx, namespace, exporter, len(c.nodes))
+	if err == nil {
+		err = c.rolledOut(ctx, nodeNamespace, "node", len(c.nodes))
+	}
+	if err == nil {
+		err = c.install(ctx, byKustomize)
+	}
+	if err == nil {
+		err = c.rolledOut(ctx, namespace, exporter, len(c.nodes))
+	}
+	c.installed = err == nil
+	return err
+}
+
+// bare takes all that away again but the namespaces, for tests of what is installed.
+func (c *cluster) bare(t *testing.T) {
+	t.Helper()
+	if !c.installed {
+		return
+	}
+	must(t, c.uninstall(t.Context(), byKustomize))
+	c.nothingIsLeft(t)
+	must(t, c.labelNodes(t.Context(), ""))
+	c.installed = false
 }
 
 func load(ctx context.Context, command string) error {
@@ -132,7 +212,7 @@ func load(ctx context.Context, command string) error {
 // tearDown leaves the cluster as it was. The suite's own Pods restore the nodes
 // when they end.
 func (c *cluster) tearDown() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	remove := func(what string, err error) {
 		if err != nil && !apierrors.IsNotFound(err) {
@@ -140,20 +220,36 @@ func (c *cluster) tearDown() {
 		}
 	}
 	remove("what was installed", c.uninstall(ctx, byKustomize))
+	if manifest, err := objects(nodeManifest); err == nil {
+		remove("the simulated nodes", c.remove(ctx, manifest...))
+	}
 	for _, n := range []string{namespace, nodeNamespace} {
-		remove("namespace "+n, c.client.CoreV1().Namespaces().Delete(ctx, n, metav1.DeleteOptions{}))
+		remove("namespace "+n, c.CoreV1().Namespaces().Delete(ctx, n, metav1.DeleteOptions{}))
 	}
-	remove("ClusterRoleBinding wi-e2e-node", c.client.RbacV1().ClusterRoleBindings().Delete(ctx, "wi-e2e-node", metav1.DeleteOptions{}))
-	remove("ClusterRole wi-e2e-node", c.client.RbacV1().ClusterRoles().Delete(ctx, "wi-e2e-node", metav1.DeleteOptions{}))
+	remove("labels of nodes", c.labelNodes(ctx, ""))
+	// Afterwards, since the end of a namespace waits for a complete list of kinds.
+	for _, n := range []string{namespace, nodeNamespace} {
+		remove("namespace "+n, eventually(ctx, func(ctx context.Context) error { return c.gone(ctx, n) }))
+	}
+	remove("CustomResourceDefinitions", c.remove(ctx, c.kinds...))
+}
+
+// labelNodes makes both into nodes of the suite, or what they were before.
+func (c *cluster) labelNodes(ctx context.Context, ours string) error {
 	for _, n := range c.nodes {
-		var before any // nil takes the label away
-		if c.labels[n] != "" {
-			before = c.labels[n]
+		labels := map[string]any{suiteLabel: nil, enabledLabel: nil} // nil takes a label away
+		if ours != "" {
+			labels[suiteLabel], labels[enabledLabel] = ours, ours
+		} else if c.labels[n] != "" {
+			labels[enabledLabel] = c.labels[n]
 		}
-		remove("labels of node "+n, c.label(ctx, n, map[string]any{suiteLabel: nil, enabledLabel: before}))
+		if err := c.label(ctx, n, labels); err != nil {
+			return err
+		}
 	}
+	return nil
 }
 
 func (c *cluster) label(ctx context.Context, node string, labels map[string]any) error {
-	return c.patch(ctx, c.client.CoreV1().RESTClient(), "nodes", "", node, types.MergePatchType, map[string]any{"metadata": map[string]any{"labels": labels}})
+	return c.patch(ctx, c.CoreV1().RESTClient(), "nodes", "", node, types.MergePatchType, map[string]any{"metadata": map[string]any{"labels": labels}})
 }

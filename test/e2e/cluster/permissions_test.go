@@ -13,8 +13,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/pages"
@@ -93,9 +93,7 @@ func TestWithoutPermissionsOnlyTheirPartIsMissing(t *testing.T) {
 			c.plan(t, node, "bypass", 0, 20*time.Second, nil)
 			c.awaits(t, node, "node_fallback", began)
 			p, err := c.pod(t.Context(), namespace, exporter, node)
-			if err != nil {
-				t.Fatal(err)
-			}
+			must(t, err)
 			// Within this time the agent has written all that it writes.
 			time.Sleep(3 * time.Second)
 			s := c.status(t, node)
@@ -147,10 +145,8 @@ func wantEvents(t *testing.T, events []corev1.Event, about ...string) {
 // eventsBy are the Events that an exporter's Pod has written.
 func (c *cluster) eventsBy(t *testing.T, pod string) []corev1.Event {
 	t.Helper()
-	list, err := c.client.CoreV1().Events("").List(t.Context(), metav1.ListOptions{FieldSelector: "source=" + exporter})
-	if err != nil {
-		t.Fatal(err)
-	}
+	list, err := c.CoreV1().Events("").List(t.Context(), metav1.ListOptions{FieldSelector: "source=" + exporter})
+	must(t, err)
 	return slices.DeleteFunc(list.Items, func(e corev1.Event) bool { return e.ReportingInstance != pod })
 }
 
@@ -158,12 +154,8 @@ func (c *cluster) eventsBy(t *testing.T, pod string) []corev1.Event {
 func (c *cluster) allowsAll(t *testing.T) {
 	t.Helper()
 	t.Cleanup(func() { c.allowsTheUsual(t) })
-	if err := c.install(t.Context(), withCondition); err != nil {
-		t.Fatal(err)
-	}
-	if err := c.rolledOut(t.Context(), namespace, exporter, 2); err != nil {
-		t.Fatal(err)
-	}
+	must(t, c.install(t.Context(), withCondition))
+	must(t, c.rolledOut(t.Context(), namespace, exporter, 2))
 	c.healthy(t)
 }
 
@@ -180,13 +172,11 @@ func (c *cluster) takesAway(t *testing.T, bindings ...string) {
 		in, name, _ := strings.Cut(name, "/")
 		var err error
 		if kind == "RoleBinding" {
-			err = c.client.RbacV1().RoleBindings(in).Delete(t.Context(), name, metav1.DeleteOptions{})
+			err = c.RbacV1().RoleBindings(in).Delete(t.Context(), name, metav1.DeleteOptions{})
 		} else {
-			err = c.client.RbacV1().ClusterRoleBindings().Delete(t.Context(), name, metav1.DeleteOptions{})
+			err = c.RbacV1().ClusterRoleBindings().Delete(t.Context(), name, metav1.DeleteOptions{})
 		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 }
 
@@ -195,11 +185,9 @@ func (c *cluster) restarts(t *testing.T, node string) {
 	t.Helper()
 	old, err := c.pod(t.Context(), namespace, exporter, node)
 	if err == nil {
-		err = c.client.CoreV1().Pods(namespace).Delete(t.Context(), old.Name, metav1.DeleteOptions{})
+		err = c.CoreV1().Pods(namespace).Delete(t.Context(), old.Name, metav1.DeleteOptions{})
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	err = eventually(t.Context(), func(ctx context.Context) error {
 		p, err := c.pod(ctx, namespace, exporter, node)
 		if err == nil && (p.UID == old.UID || len(p.Status.ContainerStatuses) == 0 || !p.Status.ContainerStatuses[0].Ready) {
@@ -207,9 +195,7 @@ func (c *cluster) restarts(t *testing.T, node string) {
 		}
 		return err
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 }
 
 // The condition is of the broken node alone, says why, and ends with the bypass.
@@ -251,7 +237,7 @@ func (c *cluster) awaitsCondition(t *testing.T, node string, want corev1.Conditi
 	t.Helper()
 	var found *corev1.NodeCondition
 	err := eventually(t.Context(), func(ctx context.Context) error {
-		n, err := c.client.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
+		n, err := c.CoreV1().Nodes().Get(ctx, node, metav1.GetOptions{})
 		if err != nil {
 			return err
 		}
@@ -260,9 +246,7 @@ func (c *cluster) awaitsCondition(t *testing.T, node string, want corev1.Conditi
 		}
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return found
 }
 
@@ -275,7 +259,7 @@ func (c *cluster) allowsTheUsual(t *testing.T) {
 	for _, n := range c.nodes {
 		change := map[string]any{"status": map[string]any{"conditions": []any{map[string]any{"type": conditionType, "$patch": "delete"}}}}
 		body, _ := json.Marshal(change)
-		_, e := c.client.CoreV1().Nodes().Patch(ctx, n, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
+		_, e := c.CoreV1().Nodes().Patch(ctx, n, types.StrategicMergePatchType, body, metav1.PatchOptions{}, "status")
 		err = errors.Join(err, e)
 	}
 	if err != nil {
@@ -297,19 +281,9 @@ func (c *cluster) removeAllBut(ctx context.Context, path, keep string) error {
 	for _, o := range fewer {
 		kept[o.GetKind()+" "+o.GetNamespace()+"/"+o.GetName()] = true
 	}
-	for _, o := range slices.Backward(more) {
-		if kept[o.GetKind()+" "+o.GetNamespace()+"/"+o.GetName()] {
-			continue
-		}
-		r, err := c.resource(o)
-		if err == nil {
-			err = r.Delete(ctx, o.GetName(), metav1.DeleteOptions{})
-		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete %s %s: %w", o.GetKind(), o.GetName(), err)
-		}
-	}
-	return nil
+	return c.remove(ctx, slices.DeleteFunc(more, func(o *unstructured.Unstructured) bool {
+		return kept[o.GetKind()+" "+o.GetNamespace()+"/"+o.GetName()]
+	})...)
 }
 
 // What the Pods use, as their kubelets say: the reason for the requests and limits
@@ -328,9 +302,7 @@ func TestWhatThePodsUse(t *testing.T) {
 	time.Sleep(soak)
 	for _, n := range c.nodes {
 		p, err := c.pod(t.Context(), namespace, exporter, n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		now := c.usage(t, n)
 		limit := p.Spec.Containers[0].Resources.Limits.Memory().Value()
 		request := p.Spec.Containers[0].Resources.Requests.Memory().Value()
@@ -360,7 +332,7 @@ func (c *cluster) usage(t *testing.T, node string) usage {
 	t.Helper()
 	var u usage
 	err := eventually(t.Context(), func(ctx context.Context) error {
-		body, err := c.client.CoreV1().RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("stats/summary").DoRaw(ctx)
+		body, err := c.CoreV1().RESTClient().Get().Resource("nodes").Name(node).SubResource("proxy").Suffix("stats/summary").DoRaw(ctx)
 		if err != nil {
 			return err
 		}
@@ -392,8 +364,6 @@ func (c *cluster) usage(t *testing.T, node string) usage {
 		}
 		return fmt.Errorf("the kubelet of %s says nothing about %s", node, p.Name)
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	return u
 }

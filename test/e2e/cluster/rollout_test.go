@@ -22,9 +22,7 @@ func TestARolloutIsClean(t *testing.T) {
 	old := map[string]*corev1.Pod{}
 	for _, n := range c.nodes {
 		p, err := c.pod(t.Context(), namespace, exporter, n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		old[n] = p
 	}
 
@@ -37,7 +35,7 @@ func TestARolloutIsClean(t *testing.T) {
 		watching.Go(func() { seen[n].watch(ctx, c, n) })
 	}
 	change := map[string]any{"spec": map[string]any{"template": map[string]any{"metadata": map[string]any{"annotations": map[string]any{"rollout": time.Now().String()}}}}}
-	err := c.patch(t.Context(), c.client.AppsV1().RESTClient(), "daemonsets", namespace, exporter, types.StrategicMergePatchType, change)
+	err := c.patch(t.Context(), c.AppsV1().RESTClient(), "daemonsets", namespace, exporter, types.StrategicMergePatchType, change)
 	if err == nil {
 		err = c.rolledOut(t.Context(), namespace, exporter, 2)
 	}
@@ -46,15 +44,11 @@ func TestARolloutIsClean(t *testing.T) {
 	}
 	stop()
 	watching.Wait()
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 
 	for _, n := range c.nodes {
 		p, err := c.pod(t.Context(), namespace, exporter, n)
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 		if p.UID == old[n].UID {
 			t.Fatalf("%s on %s was not replaced", p.Name, n)
 		}
@@ -135,9 +129,7 @@ type end struct {
 func (c *cluster) watchEnds(ctx context.Context, t *testing.T, watching *sync.WaitGroup) map[types.UID]end {
 	t.Helper()
 	w, err := c.watcher.CoreV1().Pods(namespace).Watch(ctx, metav1.ListOptions{LabelSelector: nameLabel + "=" + exporter})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	ends := map[types.UID]end{}
 	told := map[types.UID]time.Time{} // as first seen: the kubelet's own deletion, at the end, has another grace
 	watching.Go(func() {

@@ -19,7 +19,7 @@ const cause = "cilium_bpf_host_routing"
 // setting that breaks Workload Identity, for as long as the test lasts.
 func (c *cluster) configuresCilium(t *testing.T) {
 	t.Helper()
-	configs := c.client.CoreV1().ConfigMaps("kube-system")
+	configs := c.CoreV1().ConfigMaps("kube-system")
 	_, err := configs.Create(t.Context(), &corev1.ConfigMap{
 		ObjectMeta: metav1.ObjectMeta{Name: "cilium-config"},
 		Data:       map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"},
@@ -27,9 +27,7 @@ func (c *cluster) configuresCilium(t *testing.T) {
 	if apierrors.IsAlreadyExists(err) {
 		t.Fatal("the cluster has a ConfigMap cilium-config: the suite would break its Cilium; use another cluster")
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		if err := configs.Delete(context.Background(), "cilium-config", metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
@@ -42,7 +40,7 @@ func (c *cluster) configuresCilium(t *testing.T) {
 func (c *cluster) runsCilium(t *testing.T) {
 	t.Helper()
 	labels := map[string]string{"k8s-app": "cilium", nameLabel: "cilium"}
-	sets := c.client.AppsV1().DaemonSets("kube-system")
+	sets := c.AppsV1().DaemonSets("kube-system")
 	_, err := sets.Create(t.Context(), &appsv1.DaemonSet{
 		ObjectMeta: metav1.ObjectMeta{Name: "cilium"},
 		Spec: appsv1.DaemonSetSpec{
@@ -62,18 +60,14 @@ func (c *cluster) runsCilium(t *testing.T) {
 			},
 		},
 	}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	t.Cleanup(func() {
 		if err := sets.Delete(context.Background(), "cilium", metav1.DeleteOptions{}); err != nil {
 			t.Error(err)
 		}
 	})
-	configured, err := c.client.CoreV1().ConfigMaps("kube-system").Get(t.Context(), "cilium-config", metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	configured, err := c.CoreV1().ConfigMaps("kube-system").Get(t.Context(), "cilium-config", metav1.GetOptions{})
+	must(t, err)
 	for _, n := range c.nodes {
 		// Kubernetes counts seconds, and in the same one it is not known what was first.
 		err := eventually(t.Context(), func(ctx context.Context) error {
@@ -84,13 +78,11 @@ func (c *cluster) runsCilium(t *testing.T) {
 			case p.Status.StartTime == nil:
 				return fmt.Errorf("%s on %s has not started; %s", p.Name, n, c.trouble(ctx, "kube-system"))
 			case !p.Status.StartTime.After(configured.CreationTimestamp.Time):
-				return errors.Join(fmt.Errorf("%s on %s started too soon", p.Name, n), c.client.CoreV1().Pods("kube-system").Delete(ctx, p.Name, metav1.DeleteOptions{}))
+				return errors.Join(fmt.Errorf("%s on %s started too soon", p.Name, n), c.CoreV1().Pods("kube-system").Delete(ctx, p.Name, metav1.DeleteOptions{}))
 			}
 			return nil
 		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		must(t, err)
 	}
 }
 
@@ -102,12 +94,10 @@ func (c *cluster) saysWhy(t *testing.T, node string) {
 		t.Errorf("the exporter on %s does not suspect %s", node, cause)
 	}
 	p, err := c.pod(t.Context(), namespace, exporter, node)
-	if err != nil {
-		t.Fatal(err)
-	}
+	must(t, err)
 	for _, about := range []struct{ namespace, kind, uid string }{{"default", "Node", node}, {namespace, "Pod", string(p.UID)}} {
 		err := eventually(t.Context(), func(ctx context.Context) error {
-			list, err := c.client.CoreV1().Events(about.namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + about.kind + ",involvedObject.uid=" + about.uid})
+			list, err := c.CoreV1().Events(about.namespace).List(ctx, metav1.ListOptions{FieldSelector: "involvedObject.kind=" + about.kind + ",involvedObject.uid=" + about.uid})
 			if err != nil {
 				return err
 			}
@@ -125,7 +115,7 @@ func (c *cluster) saysWhy(t *testing.T, node string) {
 }
 
 func (c *cluster) logs(ctx context.Context, pod string) string {
-	logs, err := c.client.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
+	logs, err := c.CoreV1().Pods(namespace).GetLogs(pod, &corev1.PodLogOptions{}).DoRaw(ctx)
 	if err != nil {
 		return err.Error()
 	}

@@ -4,9 +4,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
 // Two versions of the exporter, as during a rollout.
@@ -31,13 +32,8 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(folder)
 	for i, version := range []string{"v1.0.0", "v1.1.0"} {
-		exporters[i] = filepath.Join(folder, "workload-identity-exporter-"+version)
-		build := exec.Command("go", "build", "-ldflags", "-X main.version="+version, "-o", exporters[i], "./cmd/workload-identity-exporter")
-		build.Dir = repository // the exporter's module
-		build.Env = append(os.Environ(), "CGO_ENABLED=0")
-		build.Stdout, build.Stderr = os.Stderr, os.Stderr
-		if err := build.Run(); err != nil {
-			return fail(fmt.Errorf("build the exporter: %w", err))
+		if exporters[i], err = program.Build(repository, filepath.Join(folder, version), "-ldflags", "-X main.version="+version); err != nil {
+			return fail(err)
 		}
 	}
 	return m.Run()

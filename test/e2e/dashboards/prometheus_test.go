@@ -6,8 +6,6 @@ import (
 	"regexp"
 	"testing"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
@@ -15,20 +13,11 @@ import (
 // and returns its address.
 func startPrometheus(t *testing.T, folder string, config map[string]any, arguments ...string) string {
 	t.Helper()
-	text, err := yaml.Marshal(config)
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "prometheus.yaml")
-	if err := os.WriteFile(file, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
 	address, err := program.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	arguments = append([]string{"--config.file=" + file, "--storage.tsdb.path=" + folder, "--web.listen-address=" + address}, arguments...)
-	p, err := program.Start("Prometheus", os.Getenv("PROMETHEUS"), nil, arguments...)
+	p, err := program.StartPrometheus(folder, address, config, arguments...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,9 +29,6 @@ func startPrometheus(t *testing.T, folder string, config map[string]any, argumen
 			t.Logf("Prometheus's log:\n%s", &p.Log)
 		}
 	})
-	if err := p.Ready("http://" + address + "/-/ready"); err != nil {
-		t.Fatal(err)
-	}
 	return address
 }
 

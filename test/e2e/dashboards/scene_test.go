@@ -1,14 +1,12 @@
 package dashboards
 
 import (
-	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/simulator"
 	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
@@ -58,45 +56,20 @@ func (n *node) start(t *testing.T, name string) {
 	if n.state == "absent" {
 		return
 	}
-	s, err := simulator.New(simulator.Options{
+	s := program.Simulate(t, simulator.Options{
 		Fault: simulator.Fault{Name: n.fault},
 		Lookup: func(netip.Addr) (simulator.Pod, bool) {
 			return simulator.Pod{Namespace: "demo", ServiceAccount: "app", GSA: appEmail}, true
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- s.Run(ctx) }()
+	n.agent, n.address = program.StartAgent(t, "the agent of "+name, exporters[n.version], s, append([]string{
+		"WI_NODE_NAME=" + name, "WI_PROBE_INTERVAL=1s", "WI_TOKEN_INTERVAL=1s",
+	}, n.settings...)...)
 	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
+		if err := n.agent.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	environment := append([]string{
-		"WI_METADATA_HOST=" + s.MetadataAddr().String(), "WI_LISTEN_ADDRESS=127.0.0.1:0", "WI_NODE_NAME=" + name,
-		"WI_PROBE_INTERVAL=1s", "WI_TOKEN_INTERVAL=1s",
-	}, n.settings...)
-	agent, err := program.Start("the agent of "+name, exporters[n.version], environment)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.agent = agent
-	t.Cleanup(func() {
-		if err := agent.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	for deadline := time.Now().Add(30 * time.Second); n.address == ""; time.Sleep(20 * time.Millisecond) { // another process
-		if _, after, ok := strings.Cut(agent.Log.String(), `"address":"`); ok {
-			n.address, _, _ = strings.Cut(after, `"`)
-		} else if time.Now().After(deadline) {
-			t.Fatalf("%s does not tell its address: %s", name, &agent.Log)
-		}
-	}
 	if n.state == "stale" {
 		n.stall(t)
 	}

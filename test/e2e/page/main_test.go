@@ -4,12 +4,13 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
 // Times. The first two only bound waits.
@@ -53,13 +54,8 @@ func run(m *testing.M) int {
 		return fail(err)
 	}
 	defer os.RemoveAll(folder)
-	exporterBinary = filepath.Join(folder, "workload-identity-exporter")
-	build := exec.Command("go", "build", "-o", exporterBinary, "./cmd/workload-identity-exporter")
-	build.Dir = "../../.." // the exporter's module
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	build.Stdout, build.Stderr = os.Stderr, os.Stderr
-	if err := build.Run(); err != nil {
-		return fail(fmt.Errorf("build the exporter: %w", err))
+	if exporterBinary, err = program.Build("../../..", folder); err != nil {
+		return fail(err)
 	}
 	if shared, err = startMonitoring(filepath.Join(folder, "shared"), shippedRules); err != nil {
 		return fail(err)

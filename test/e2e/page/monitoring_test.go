@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strconv"
 
-	"sigs.k8s.io/yaml"
-
 	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
@@ -51,9 +49,6 @@ func startMonitoring(folder, rules string) (*monitoring, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.writePrometheusConfig(); err != nil {
-		return nil, errors.Join(err, m.alertmanager.Stop())
-	}
 	if err := m.startPrometheus(); err != nil {
 		return nil, errors.Join(err, m.alertmanager.Stop())
 	}
@@ -63,10 +58,10 @@ func startMonitoring(folder, rules string) (*monitoring, error) {
 	return m, nil
 }
 
-// writePrometheusConfig is what a site has: the committed rules, the shipped
-// scrape interval, and the labels that docs/alerting.md asks for. They come with
-// the targets, instead of from Kubernetes.
-func (m *monitoring) writePrometheusConfig() error {
+// startPrometheus starts it on its data of before, if there are any, with what a site
+// has: the committed rules, the shipped scrape interval, and the labels that
+// docs/alerting.md asks for. They come with the targets, instead of from Kubernetes.
+func (m *monitoring) startPrometheus() error {
 	var rules []string
 	if m.rules != "" {
 		path, err := filepath.Abs(m.rules)
@@ -81,18 +76,16 @@ func (m *monitoring) writePrometheusConfig() error {
 			"file_sd_configs": []any{map[string]any{"files": []string{filepath.Join(m.folder, "targets", name+"_*.json")}, "refresh_interval": "5s"}},
 		}
 	}
-	config, err := yaml.Marshal(map[string]any{
+	var err error
+	m.prometheus, err = program.StartPrometheus(filepath.Join(m.folder, "prometheus"), m.prometheusAddress, map[string]any{
 		"global":         map[string]any{"scrape_interval": "15s", "scrape_timeout": "5s"},
 		"rule_files":     rules,
 		"scrape_configs": []any{job(agentJob), job(kubeStateJob)},
 		"alerting": map[string]any{"alertmanagers": []any{map[string]any{
 			"static_configs": []any{map[string]any{"targets": []string{m.alertmanagerAddress}}},
 		}}},
-	})
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(filepath.Join(m.folder, "prometheus.yaml"), config, 0o600)
+	}, "--web.enable-remote-write-receiver")
+	return err
 }
 
 // shippedRules are those for Prometheus.
@@ -103,17 +96,6 @@ const (
 	agentJob     = "workload-identity-exporter"
 	kubeStateJob = "kube-state-metrics"
 )
-
-// startPrometheus starts it on its data of before, if there are any.
-func (m *monitoring) startPrometheus() error {
-	var err error
-	m.prometheus, err = program.Start("Prometheus", os.Getenv("PROMETHEUS"), nil, "--config.file="+filepath.Join(m.folder, "prometheus.yaml"),
-		"--storage.tsdb.path="+filepath.Join(m.folder, "prometheus"), "--web.listen-address="+m.prometheusAddress, "--web.enable-remote-write-receiver")
-	if err != nil {
-		return err
-	}
-	return m.prometheus.Ready("http://" + m.prometheusAddress + "/-/ready")
-}
 
 // stop ends both. Its error tells also what Alertmanager could not send, as when
 // a template fails, and what nobody should have to read.

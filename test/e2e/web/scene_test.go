@@ -1,7 +1,6 @@
 package web
 
 import (
-	"context"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -32,23 +31,11 @@ type node struct {
 // newNode is one on which Cilium is set to route by eBPF.
 func newNode(t *testing.T) *node {
 	t.Helper()
-	s, err := simulator.New(simulator.Options{
+	s := program.Simulate(t, simulator.Options{
 		MetadataAddress: metadataHost + ":80",
 		Lookup: func(netip.Addr) (simulator.Pod, bool) {
 			return simulator.Pod{Namespace: kubetest.Namespace, ServiceAccount: kubetest.ServiceAccount, GSA: appEmail}, true
 		},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- s.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
 	})
 	return &node{Simulator: s, api: apiServer(t)}
 }

@@ -1,4 +1,4 @@
-package deploy
+package cluster
 
 import (
 	"context"
@@ -31,10 +31,10 @@ type nodes struct {
 func makeNodes(t *testing.T) nodes {
 	t.Helper()
 	c := shared
-	c.install(t, rendered(t, "kustomize-everything"))
+	c.with(t, rendered(t, "kustomize-everything"))
 	var names []string
 	for range 2 {
-		node, err := c.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-deploy-", Labels: map[string]string{"pool": "a"}}}, metav1.CreateOptions{})
+		node, err := c.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Labels: map[string]string{"pool": "a"}}}, metav1.CreateOptions{})
 		must(t, err)
 		cleanup(t, func(ctx context.Context) error {
 			return c.CoreV1().Nodes().Delete(ctx, node.Name, metav1.DeleteOptions{})
@@ -44,19 +44,19 @@ func makeNodes(t *testing.T) nodes {
 		names = append(names, node.Name)
 	}
 	pod := pods(t, rendered(t, "kustomize-base"))[0]
-	pod.ObjectMeta = metav1.ObjectMeta{GenerateName: "e2e-", Namespace: name}
+	pod.ObjectMeta = metav1.ObjectMeta{GenerateName: "e2e-", Namespace: exporter}
 	pod.Spec.NodeName = names[0]
-	made, err := c.CoreV1().Pods(name).Create(t.Context(), &pod, metav1.CreateOptions{})
+	made, err := c.CoreV1().Pods(exporter).Create(t.Context(), &pod, metav1.CreateOptions{})
 	must(t, err)
 	now := int64(0)
 	cleanup(t, func(ctx context.Context) error {
-		err := c.CoreV1().Pods(name).Delete(ctx, made.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+		err := c.CoreV1().Pods(exporter).Delete(ctx, made.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
 		if apierrors.IsNotFound(err) {
 			return nil // with its node
 		}
 		return err
 	})
-	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-deploy-"}, Rules: []rbacv1.PolicyRule{
+	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "update", "patch"}},
 		{APIGroups: []string{""}, Resources: []string{"nodes", "nodes/status"}, Verbs: []string{"get", "create", "update", "patch"}},
 	}}
@@ -66,9 +66,9 @@ func makeNodes(t *testing.T) nodes {
 		return c.RbacV1().ClusterRoles().Delete(ctx, role.Name, metav1.DeleteOptions{})
 	})
 	binding, err := c.RbacV1().ClusterRoleBindings().Create(t.Context(), &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-deploy-"},
+		ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"},
 		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: role.Name},
-		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: name, Name: name}},
+		Subjects:   []rbacv1.Subject{{Kind: "ServiceAccount", Namespace: exporter, Name: exporter}},
 	}, metav1.CreateOptions{})
 	must(t, err)
 	cleanup(t, func(ctx context.Context) error {
@@ -101,7 +101,7 @@ func (n nodes) event(ctx context.Context, client *kubernetes.Clientset, namespac
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: "e2e-", Namespace: namespace},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own},
 		Reason:         "Test", Message: "of the suite", Type: corev1.EventTypeWarning,
-		Source: corev1.EventSource{Component: name, Host: n.own}, ReportingController: name, ReportingInstance: "x",
+		Source: corev1.EventSource{Component: exporter, Host: n.own}, ReportingController: exporter, ReportingInstance: "x",
 	}
 	change(e)
 	made, err := client.CoreV1().Events(namespace).Create(ctx, e, metav1.CreateOptions{})
@@ -127,10 +127,10 @@ func TestAnAgentWritesEventsAboutItsOwnNodeAndPod(t *testing.T) {
 		refused   string // because of this, or not at all
 	}{
 		{"about its node", n.agent, "default", func(*corev1.Event) {}, ""},
-		{"about its Pod", n.agent, name, n.aboutOwnPod, ""},
+		{"about its Pod", n.agent, exporter, n.aboutOwnPod, ""},
 		{"without a source", n.agent, "default", func(e *corev1.Event) { e.Source, e.ReportingController = corev1.EventSource{}, "" }, ""},
 		{"about another node", n.agent, "default", func(e *corev1.Event) { e.InvolvedObject.Name = n.other }, notItsOwn},
-		{"about another Pod", n.agent, name, func(e *corev1.Event) { n.aboutOwnPod(e); e.InvolvedObject.Name = "another" }, notItsOwn},
+		{"about another Pod", n.agent, exporter, func(e *corev1.Event) { n.aboutOwnPod(e); e.InvolvedObject.Name = "another" }, notItsOwn},
 		{"about a Pod of the same name elsewhere", n.agent, "default", func(e *corev1.Event) { n.aboutOwnPod(e); e.InvolvedObject.Namespace = "default" }, notItsOwn},
 		{"about another kind with its node's name", n.agent, "default", func(e *corev1.Event) { e.InvolvedObject.Kind, e.InvolvedObject.Namespace = "Service", "default" }, notItsOwn},
 		{"about nothing", n.agent, "default", func(e *corev1.Event) { e.InvolvedObject = corev1.ObjectReference{Namespace: "default"} }, notItsOwn},
@@ -168,8 +168,8 @@ func TestTheSameHoldsForTheOtherFormOfEvents(t *testing.T) {
 		}
 		return err
 	}
-	must(t, write(n.own, name))
-	must(t, isRefused(write(n.other, name), "writes Events about that node"))
+	must(t, write(n.own, exporter))
+	must(t, isRefused(write(n.other, exporter), "writes Events about that node"))
 	must(t, isRefused(write(n.own, "kubelet"), "in its own name only"))
 }
 
@@ -179,8 +179,8 @@ func TestAnAgentRepeatsItsOwnEventsAndTakesOverNobodys(t *testing.T) {
 		t.Helper()
 		e, err := shared.CoreV1().Events("default").Create(t.Context(), &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{GenerateName: "e2e-", Namespace: "default"},
-			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own}, Source: corev1.EventSource{Component: name},
-			ReportingController: name, ReportingInstance: instance,
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own}, Source: corev1.EventSource{Component: exporter},
+			ReportingController: exporter, ReportingInstance: instance,
 		}, metav1.CreateOptions{})
 		must(t, err)
 		cleanup(t, func(ctx context.Context) error {
@@ -248,7 +248,7 @@ func TestAnAgentSetsOneConditionOfItsOwnNode(t *testing.T) {
 		must(t, isRefused(err, "the status of its node only"))
 	})
 	t.Run("a new node", func(t *testing.T) {
-		_, err := n.agent.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-deploy-"}}, metav1.CreateOptions{})
+		_, err := n.agent.CoreV1().Nodes().Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}}, metav1.CreateOptions{})
 		must(t, isRefused(err, "the status of its node only"))
 	})
 	// The kubelet's own conditions are there, whatever the agent did.
@@ -271,8 +271,8 @@ func TestTheTokenNamesTheNode(t *testing.T) {
 
 // The API server's own look at the expressions, where its controller runs.
 func TestThePoliciesHaveNoWarnings(t *testing.T) {
-	shared.install(t, rendered(t, "kustomize-everything"))
-	for _, policy := range []string{name + "-events", name + "-node-condition"} {
+	shared.with(t, rendered(t, "kustomize-everything"))
+	for _, policy := range []string{exporter + "-events", exporter + "-node-condition"} {
 		p, err := shared.AdmissionregistrationV1().ValidatingAdmissionPolicies().Get(t.Context(), policy, metav1.GetOptions{})
 		must(t, err)
 		if check := p.Status.TypeChecking; check != nil && len(check.ExpressionWarnings) > 0 {

@@ -1,4 +1,4 @@
-package deploy
+package cluster
 
 import (
 	"slices"
@@ -19,7 +19,7 @@ func TestTheAPIServerTakesAllThatIsRendered(t *testing.T) {
 		for _, o := range rendered(t, file) {
 			kinds[o.GetKind()] = true
 			if o.GetKind() == "Pod" {
-				must(t, unstructured.SetNestedField(o.Object, name, "spec", "serviceAccountName")) // the one that is there
+				must(t, unstructured.SetNestedField(o.Object, exporter, "spec", "serviceAccountName")) // the one that is there
 			}
 			if strings.HasPrefix(file, "kustomize-grafana-") {
 				o.SetNamespace("default") // people name that of their Grafana
@@ -71,7 +71,7 @@ func added(path string, want, got any, inList bool) (paths []string) {
 // installAccount makes the ServiceAccount, without which there is no Pod.
 func installAccount(t *testing.T) {
 	t.Helper()
-	shared.install(t, slices.DeleteFunc(rendered(t, "kustomize-base"), func(o *unstructured.Unstructured) bool { return o.GetKind() != "ServiceAccount" }))
+	shared.with(t, slices.DeleteFunc(rendered(t, "kustomize-base"), func(o *unstructured.Unstructured) bool { return o.GetKind() != "ServiceAccount" }))
 }
 
 // The API server must be strict, or the test above proves nothing.
@@ -82,7 +82,7 @@ func TestTheAPIServerRefusesAFieldThatItDoesNotKnow(t *testing.T) {
 				continue
 			}
 			must(t, unstructured.SetNestedField(o.Object, "x", "spec", "typo"))
-			if err := shared.apply(t.Context(), o, metav1.DryRunAll); err == nil || !strings.Contains(err.Error(), "typo") {
+			if _, err := shared.applied(t.Context(), o, metav1.DryRunAll); err == nil || !strings.Contains(err.Error(), "typo") {
 				t.Errorf("%s with a typo: %v", kind, err)
 			}
 			break
@@ -106,9 +106,9 @@ func pods(t *testing.T, all []*unstructured.Unstructured) []corev1.Pod {
 		default:
 			continue
 		}
-		pod.ObjectMeta = metav1.ObjectMeta{Name: "pod", Namespace: name, Labels: pod.Labels}
+		pod.ObjectMeta = metav1.ObjectMeta{Name: "pod", Namespace: exporter, Labels: pod.Labels}
 		// Other things than the standard, which other tests are about.
-		pod.Spec.ServiceAccountName, pod.Spec.PriorityClassName = name, ""
+		pod.Spec.ServiceAccountName, pod.Spec.PriorityClassName = exporter, ""
 		found = append(found, pod)
 	}
 	return found
@@ -117,7 +117,7 @@ func pods(t *testing.T, all []*unstructured.Unstructured) []corev1.Pod {
 func TestPodsMeetTheRestrictedStandard(t *testing.T) {
 	installAccount(t)
 	create := func(pod corev1.Pod) error {
-		_, err := shared.CoreV1().Pods(name).Create(t.Context(), &pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
+		_, err := shared.CoreV1().Pods(exporter).Create(t.Context(), &pod, metav1.CreateOptions{DryRun: []string{metav1.DryRunAll}})
 		return err
 	}
 	count := 0

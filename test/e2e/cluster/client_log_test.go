@@ -1,27 +1,9 @@
-package kube_test
+package cluster
 
 import (
-	"fmt"
-	"os"
 	"strings"
 	"sync"
-	"testing"
-
-	"k8s.io/klog/v2"
 )
-
-func TestMain(m *testing.M) {
-	if os.Getenv("KUBECONFIG") != "" {
-		klog.LogToStderr(false)
-		klog.SetOutput(clientLog)
-		os.Exit(m.Run())
-	}
-	if os.Getenv("CI") != "" {
-		fmt.Fprintln(os.Stderr, "kube: KUBECONFIG is not set: this suite needs a cluster, and in CI it must not be skipped")
-		os.Exit(1)
-	}
-	fmt.Fprintln(os.Stderr, "kube: KUBECONFIG is not set: this suite needs a cluster and is skipped")
-}
 
 // clientLog is what client-go logs by itself, which would stand between the
 // exporter's own lines.

@@ -1,4 +1,4 @@
-package deploy
+package cluster
 
 import (
 	"context"
@@ -13,17 +13,14 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// tool is the path of a program that `make e2e-deploy` installs.
+// tool is the path of a program that `make e2e-cluster` installs.
 func tool(t *testing.T, variable string) string {
 	t.Helper()
 	path := os.Getenv(variable)
 	if path != "" {
 		return path
 	}
-	if os.Getenv("CI") != "" {
-		t.Fatalf("%s is not set: run `make e2e-deploy`", variable)
-	}
-	t.Skipf("%s is not set: run `make e2e-deploy`", variable)
+	t.Fatalf("%s is not set: run `make e2e-cluster`", variable)
 	return ""
 }
 
@@ -66,25 +63,26 @@ func (c *cluster) holds(t *testing.T, want []*unstructured.Unstructured) {
 
 // Objects of what is no longer wanted go with an upgrade, and all with the release.
 func TestHelmLeavesNothingBehind(t *testing.T) {
+	shared.bare(t)
 	helm := tool(t, "HELM")
 	const chart, values = "../../../deploy/chart", "../../../tools/deploy/testdata/rendered/"
 	cleanup(t, func(ctx context.Context) error {
-		return exec.CommandContext(ctx, helm, "uninstall", name, "--namespace", name, "--ignore-not-found").Run()
+		return exec.CommandContext(ctx, helm, "uninstall", exporter, "--namespace", exporter, "--ignore-not-found").Run()
 	})
-	notes := command(t, helm, "install", name, chart, "--namespace", name, "--values", values+"everything.yaml")
-	if !strings.Contains(notes, "helm -n "+name+" test "+name) || strings.Contains(notes, "kubectl label namespace") {
+	notes := command(t, helm, "install", exporter, chart, "--namespace", exporter, "--values", values+"everything.yaml")
+	if !strings.Contains(notes, "helm -n "+exporter+" test "+exporter) || strings.Contains(notes, "kubectl label namespace") {
 		t.Errorf("the notes for a namespace that is restricted:\n%s", notes)
 	}
 	shared.holds(t, rendered(t, "helm-everything"))
-	command(t, helm, "upgrade", name, chart, "--namespace", name, "--values", values+"gmp.yaml")
+	command(t, helm, "upgrade", exporter, chart, "--namespace", exporter, "--values", values+"gmp.yaml")
 	shared.holds(t, rendered(t, "helm-gmp"))
-	command(t, helm, "upgrade", name, chart, "--namespace", name, "--values", values+"base.yaml")
+	command(t, helm, "upgrade", exporter, chart, "--namespace", exporter, "--values", values+"base.yaml")
 	shared.holds(t, rendered(t, "helm-base"))
-	command(t, helm, "rollback", name, "1", "--namespace", name)
+	command(t, helm, "rollback", exporter, "1", "--namespace", exporter)
 	shared.holds(t, rendered(t, "helm-everything"))
-	command(t, helm, "uninstall", name, "--namespace", name)
+	command(t, helm, "uninstall", exporter, "--namespace", exporter)
 	shared.holds(t, nil)
-	if secrets, err := shared.CoreV1().Secrets(name).List(t.Context(), metav1.ListOptions{}); err != nil || len(secrets.Items) > 0 {
+	if secrets, err := shared.CoreV1().Secrets(exporter).List(t.Context(), metav1.ListOptions{}); err != nil || len(secrets.Items) > 0 {
 		t.Errorf("%d Secrets stay, %v", len(secrets.Items), err)
 	}
 }
@@ -106,14 +104,15 @@ func TestTheNotesWarnOfACiliumOfYourOwn(t *testing.T) {
 	}}
 	warned := func(dataplane string) bool {
 		t.Helper()
-		notes := command(t, tool(t, "HELM"), "install", name, "../../../deploy/chart", "--namespace", name, "--dry-run=server",
+		notes := command(t, tool(t, "HELM"), "install", exporter, "../../../deploy/chart", "--namespace", exporter, "--dry-run=server",
 			"--set", "googleServiceAccount=a@p.iam.gserviceaccount.com,networkPolicy.dataplane="+dataplane)
 		return strings.Contains(notes, "WARNING: this cluster has a Cilium of its own")
 	}
+	shared.bare(t)
 	if warned("any") {
 		t.Error("the notes warn of a Cilium that is not there")
 	}
-	shared.install(t, []*unstructured.Unstructured{cilium})
+	shared.with(t, []*unstructured.Unstructured{cilium})
 	for dataplane, want := range map[string]bool{"any": true, "dataplane-v2": true, "cilium": false} {
 		if warned(dataplane) != want {
 			t.Errorf("with networkPolicy.dataplane=%s the notes warn: %v, want %v", dataplane, !want, want)
@@ -127,7 +126,7 @@ func TestKustomizeLeavesNothingBehind(t *testing.T) {
 		t.Run(overlay, func(t *testing.T) {
 			all := rendered(t, overlay)
 			t.Run("installed", func(t *testing.T) {
-				shared.install(t, all)
+				shared.with(t, all)
 				shared.holds(t, all)
 			})
 			shared.holds(t, nil)

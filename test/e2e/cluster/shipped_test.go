@@ -1,53 +1,24 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"slices"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
 // The manifests that are shipped, as `make e2e-cluster` renders them.
 const (
-	byKustomize = "../../../bin/deploy/kustomize-default.yaml"
+	byKustomize = renderedFiles + "/kustomize-default.yaml"
 	// withCondition is by Kustomize, with the permissions that are off by default.
-	withCondition = "../../../bin/deploy/kustomize-node-condition.yaml"
+	withCondition = renderedFiles + "/kustomize-node-condition.yaml"
 )
-
-// objects are those of a manifest.
-func objects(manifest []byte) ([]*unstructured.Unstructured, error) {
-	decoder := yaml.NewYAMLOrJSONDecoder(bytes.NewReader(manifest), 4096)
-	var all []*unstructured.Unstructured
-	for {
-		var o unstructured.Unstructured
-		if err := decoder.Decode(&o.Object); errors.Is(err, io.EOF) {
-			return all, nil
-		} else if err != nil {
-			return nil, err
-		}
-		if len(o.Object) > 0 {
-			all = append(all, &o)
-		}
-	}
-}
 
 // shipped are the objects that people install, with the image of this suite, the
 // service account that the simulated project has, and two settings that are
 // shorter, so that a test which waits for them ends.
 func shipped(path string) ([]*unstructured.Unstructured, error) {
-	manifest, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("%w: run `make e2e-cluster`, which renders it", err)
-	}
-	all, err := objects(manifest)
+	all, err := objectsOf(path)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +53,7 @@ func (c *cluster) install(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	return c.applyObjects(ctx, all)
+	return c.apply(ctx, all...)
 }
 
 // uninstall deletes it, the last object first, but not the namespace. What is not
@@ -92,17 +63,5 @@ func (c *cluster) uninstall(ctx context.Context, path string) error {
 	if err != nil {
 		return err
 	}
-	for _, o := range slices.Backward(all) {
-		if o.GetKind() == "Namespace" {
-			continue
-		}
-		r, err := c.resource(o)
-		if err == nil {
-			err = r.Delete(ctx, o.GetName(), metav1.DeleteOptions{})
-		}
-		if err != nil && !apierrors.IsNotFound(err) {
-			return fmt.Errorf("delete %s %s: %w", o.GetKind(), o.GetName(), err)
-		}
-	}
-	return nil
+	return c.remove(ctx, all...)
 }

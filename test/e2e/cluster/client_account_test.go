@@ -1,4 +1,4 @@
-package kube_test
+package cluster
 
 import (
 	"context"
@@ -8,63 +8,34 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
-// patience bounds the waiting for what the API server does a moment later, such
-// as to see a change in its caches. It is for machines that do many things at once.
-const patience = 30 * time.Second
-
-// cluster is the API server of KUBECONFIG, and a namespace of the test's own.
-type cluster struct {
-	*kubernetes.Clientset
-	config    *rest.Config
+// namespaced is a namespace of the test's own.
+type namespaced struct {
+	*cluster
 	namespace string
 }
 
-func connect(t *testing.T) *cluster {
+func newNamespace(t *testing.T) *namespaced {
 	t.Helper()
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(clientcmd.NewDefaultClientConfigLoadingRules(), nil).ClientConfig()
+	made, err := shared.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: generated()}, metav1.CreateOptions{})
 	must(t, err)
-	must(t, rest.LoadTLSFiles(config))
-	config.QPS = -1 // the tests of a suite are no burden
-	client, err := kubernetes.NewForConfig(config)
-	must(t, err)
-	namespace, err := client.CoreV1().Namespaces().Create(t.Context(), &corev1.Namespace{ObjectMeta: generated()}, metav1.CreateOptions{})
-	must(t, err)
-	c := &cluster{Clientset: client, config: config, namespace: namespace.Name}
-	// Not waited for: a cluster without controllers never finishes it.
-	c.cleanup(t, func(ctx context.Context) error {
-		return client.CoreV1().Namespaces().Delete(ctx, c.namespace, metav1.DeleteOptions{})
+	cleanup(t, func(ctx context.Context) error {
+		return shared.CoreV1().Namespaces().Delete(ctx, made.Name, metav1.DeleteOptions{})
 	})
-	return c
+	return &namespaced{shared, made.Name}
 }
 
 // generated is the metadata of an object whose name the API server makes up.
-func generated() metav1.ObjectMeta { return metav1.ObjectMeta{GenerateName: "e2e-kube-"} }
-
-// cleanup calls f at the end of the test, when its context has ended.
-func (c *cluster) cleanup(t *testing.T, f func(context.Context) error) {
-	t.Helper()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
-		defer cancel()
-		if err := f(ctx); err != nil {
-			t.Errorf("clean up: %v", err)
-		}
-	})
-}
+func generated() metav1.ObjectMeta { return metav1.ObjectMeta{GenerateName: "e2e-"} }
 
 // address is HOST and PORT of the API server.
-func (c *cluster) address(t *testing.T) (host, port string) {
+func (c *namespaced) address(t *testing.T) (host, port string) {
 	t.Helper()
 	u, err := url.Parse(c.config.Host)
 	if err != nil || u.Scheme != "https" || (u.Path != "" && u.Path != "/") {
@@ -82,7 +53,7 @@ func (c *cluster) address(t *testing.T) (host, port string) {
 }
 
 // makeAccount creates a ServiceAccount.
-func (c *cluster) makeAccount(t *testing.T, name string, annotations map[string]string) {
+func (c *namespaced) makeAccount(t *testing.T, name string, annotations map[string]string) {
 	t.Helper()
 	_, err := c.CoreV1().ServiceAccounts(c.namespace).Create(t.Context(),
 		&corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: name, Annotations: annotations}}, metav1.CreateOptions{})
@@ -90,7 +61,7 @@ func (c *cluster) makeAccount(t *testing.T, name string, annotations map[string]
 }
 
 // annotate replaces the annotations of a ServiceAccount.
-func (c *cluster) annotate(t *testing.T, name string, annotations map[string]string) {
+func (c *namespaced) annotate(t *testing.T, name string, annotations map[string]string) {
 	t.Helper()
 	account, err := c.CoreV1().ServiceAccounts(c.namespace).Get(t.Context(), name, metav1.GetOptions{})
 	must(t, err)
@@ -100,7 +71,7 @@ func (c *cluster) annotate(t *testing.T, name string, annotations map[string]str
 }
 
 // deleteAccount deletes a ServiceAccount.
-func (c *cluster) deleteAccount(t *testing.T, name string) {
+func (c *namespaced) deleteAccount(t *testing.T, name string) {
 	t.Helper()
 	must(t, c.CoreV1().ServiceAccounts(c.namespace).Delete(t.Context(), name, metav1.DeleteOptions{}))
 }
@@ -110,7 +81,7 @@ const mayRead = "read-own-service-account"
 
 // makeRole lets the ServiceAccount read one ServiceAccount and nothing else, as
 // the exporter's manifests do, once it is bound.
-func (c *cluster) makeRole(t *testing.T, readable string) {
+func (c *namespaced) makeRole(t *testing.T, readable string) {
 	t.Helper()
 	_, err := c.RbacV1().Roles(c.namespace).Create(t.Context(), &rbacv1.Role{
 		ObjectMeta: metav1.ObjectMeta{Name: mayRead},
@@ -119,7 +90,7 @@ func (c *cluster) makeRole(t *testing.T, readable string) {
 	must(t, err)
 }
 
-func (c *cluster) bindRole(t *testing.T, account string) {
+func (c *namespaced) bindRole(t *testing.T, account string) {
 	t.Helper()
 	_, err := c.RbacV1().RoleBindings(c.namespace).Create(t.Context(), &rbacv1.RoleBinding{
 		ObjectMeta: metav1.ObjectMeta{Name: mayRead},
@@ -129,14 +100,14 @@ func (c *cluster) bindRole(t *testing.T, account string) {
 	must(t, err)
 }
 
-func (c *cluster) unbindRole(t *testing.T) {
+func (c *namespaced) unbindRole(t *testing.T) {
 	t.Helper()
 	must(t, c.RbacV1().RoleBindings(c.namespace).Delete(t.Context(), mayRead, metav1.DeleteOptions{}))
 }
 
 // token is a new token of the ServiceAccount, bound to nothing but it, or also
 // to the object.
-func (c *cluster) token(t *testing.T, account string, bound *authenticationv1.BoundObjectReference) string {
+func (c *namespaced) token(t *testing.T, account string, bound *authenticationv1.BoundObjectReference) string {
 	t.Helper()
 	request, err := c.CoreV1().ServiceAccounts(c.namespace).CreateToken(t.Context(), account,
 		&authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{BoundObjectRef: bound}}, metav1.CreateOptions{})
@@ -144,8 +115,8 @@ func (c *cluster) token(t *testing.T, account string, bound *authenticationv1.Bo
 	return request.Status.Token
 }
 
-// metric is the sum of the API server's own series with this name and all these labels.
-func (c *cluster) metric(t *testing.T, name string, labels ...string) (sum float64) {
+// counted is the sum of the API server's own series with this name and all these labels.
+func (c *namespaced) counted(t *testing.T, name string, labels ...string) (sum float64) {
 	t.Helper()
 	text, err := c.CoreV1().RESTClient().Get().AbsPath("/metrics").DoRaw(t.Context())
 	must(t, err)
@@ -159,11 +130,4 @@ func (c *cluster) metric(t *testing.T, name string, labels ...string) (sum float
 		sum += v
 	}
 	return sum
-}
-
-func must(t *testing.T, err error) {
-	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
 }

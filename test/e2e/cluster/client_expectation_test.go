@@ -1,4 +1,4 @@
-package kube_test
+package cluster
 
 import (
 	"testing"
@@ -22,7 +22,7 @@ func bound(email string) map[string]string {
 }
 
 // readablePod returns a Pod of the new ServiceAccount app, which may read it.
-func (c *cluster) readablePod(t *testing.T, annotations map[string]string) *pod {
+func (c *namespaced) readablePod(t *testing.T, annotations map[string]string) *pod {
 	t.Helper()
 	c.makeAccount(t, "app", annotations)
 	c.makeRole(t, "app")
@@ -33,7 +33,7 @@ func (c *cluster) readablePod(t *testing.T, annotations map[string]string) *pod 
 }
 
 func TestTheAnnotationIsTheExpectation(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	p := c.readablePod(t, bound(app))
 	if want := (kube.Self{Namespace: c.namespace, ServiceAccount: "app", Project: p.self.Project}); p.self != want {
 		t.Errorf("the token says %+v, want %+v", p.self, want)
@@ -57,7 +57,7 @@ func TestTheAnnotationIsTheExpectation(t *testing.T) {
 // An agent that starts a moment after a change knows by it that the metadata server
 // may not know yet.
 func TestTheServiceAccountTellsWhenItsAnnotationWasChanged(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	p := c.readablePod(t, bound(app))
 	const old = 4 * time.Second
 	r := p.eventually(t, "of some age", func(r result) bool { return !r.expectation.Changed.IsZero() && r.expectation.Age >= old })
@@ -83,7 +83,7 @@ func TestTheServiceAccountTellsWhenItsAnnotationWasChanged(t *testing.T) {
 }
 
 func TestWithoutAnAnnotationTheWorkloadPoolIsExpected(t *testing.T) {
-	p := connect(t).readablePod(t, map[string]string{"team": "demo"})
+	p := newNamespace(t).readablePod(t, map[string]string{"team": "demo"})
 	want := "*.svc.id.goog"
 	// Tokens of GKE tell the project.
 	if project := p.self.Project; project != "" {
@@ -97,7 +97,7 @@ func TestWithoutAnAnnotationTheWorkloadPoolIsExpected(t *testing.T) {
 }
 
 func TestAMalformedAnnotationIsAnErrorThatQuotesIt(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	p := c.readablePod(t, bound(app))
 	for _, value := range []string{"app", "app@demo-project", "demo-project.svc.id.goog", "a b@demo-project.iam.gserviceaccount.com"} {
 		c.annotate(t, "app", bound(value))
@@ -110,7 +110,7 @@ func TestAMalformedAnnotationIsAnErrorThatQuotesIt(t *testing.T) {
 }
 
 func TestADeletedServiceAccountIsNotFound(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	c.makeAccount(t, "app", bound(app))
 	c.makeAccount(t, "reader", nil)
 	c.makeRole(t, "app")
@@ -126,10 +126,10 @@ func TestADeletedServiceAccountIsNotFound(t *testing.T) {
 // The watch cache answers (resourceVersion=0). A read that is consistent instead
 // would go to etcd, from 15,000 nodes.
 func TestReadsCostEtcdNothing(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	p := c.readablePod(t, bound(app))
 	fromEtcd := func() float64 {
-		return c.metric(t, "etcd_request_duration_seconds_count", `operation="get"`, `="serviceaccounts"`)
+		return c.counted(t, "etcd_request_duration_seconds_count", `operation="get"`, `="serviceaccounts"`)
 	}
 	const reads = 50
 	before := fromEtcd()

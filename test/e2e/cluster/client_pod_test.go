@@ -1,4 +1,4 @@
-package kube_test
+package cluster
 
 import (
 	"context"
@@ -41,13 +41,13 @@ type request struct {
 }
 
 // pod returns a Pod that runs as the ServiceAccount.
-func (c *cluster) pod(t *testing.T, account string) *pod {
+func (c *namespaced) pod(t *testing.T, account string) *pod {
 	t.Helper()
 	return c.podWith(t, c.token(t, account, nil))
 }
 
 // podWith returns a Pod whose volume of credentials holds the token.
-func (c *cluster) podWith(t *testing.T, token string) *pod {
+func (c *namespaced) podWith(t *testing.T, token string) *pod {
 	t.Helper()
 	host, port := c.address(t)
 	p := &pod{link: newLink(t, host, port), credentials: t.TempDir()}
@@ -118,6 +118,7 @@ func (p *pod) readOf(t *testing.T, self kube.Self, timeout time.Duration) result
 // request, on one connection at most, and it tells no secret.
 func (p *pod) readBy(ctx context.Context, t *testing.T, self kube.Self) result {
 	t.Helper()
+	_ = clientLog.take() // of others
 	reasons, requests := p.reasonsFrom(0), p.requestsFrom(0)
 	connections := p.link.accepted()
 	begin := time.Now()

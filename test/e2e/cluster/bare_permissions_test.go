@@ -1,4 +1,4 @@
-package deploy
+package cluster
 
 import (
 	"context"
@@ -25,7 +25,7 @@ func (c *cluster) agent(t *testing.T, pod *corev1.Pod) *kubernetes.Clientset {
 	if pod != nil {
 		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{Kind: "Pod", APIVersion: "v1", Name: pod.Name, UID: pod.UID}
 	}
-	token, err := c.CoreV1().ServiceAccounts(name).CreateToken(t.Context(), name, request, metav1.CreateOptions{})
+	token, err := c.CoreV1().ServiceAccounts(exporter).CreateToken(t.Context(), exporter, request, metav1.CreateOptions{})
 	must(t, err)
 	config := rest.AnonymousClientConfig(c.config)
 	config.BearerToken = token.Status.Token
@@ -40,7 +40,7 @@ func (c *cluster) agent(t *testing.T, pod *corev1.Pod) *kubernetes.Clientset {
 func mayDo(t *testing.T, client *kubernetes.Clientset) []string {
 	t.Helper()
 	var lines []string
-	for _, namespace := range []string{name, "kube-system", "default", "kube-public"} {
+	for _, namespace := range []string{exporter, "kube-system", "default", "kube-public"} {
 		review, err := client.AuthorizationV1().SelfSubjectRulesReviews().Create(t.Context(),
 			&authorizationv1.SelfSubjectRulesReview{Spec: authorizationv1.SelfSubjectRulesReviewSpec{Namespace: namespace}}, metav1.CreateOptions{})
 		must(t, err)
@@ -60,15 +60,15 @@ func mayDo(t *testing.T, client *kubernetes.Clientset) []string {
 }
 
 func everywhere(rule string) []string {
-	return []string{rule + " in default", rule + " in kube-public", rule + " in kube-system", rule + " in " + name}
+	return []string{rule + " in default", rule + " in kube-public", rule + " in kube-system", rule + " in " + exporter}
 }
 
 const (
-	ownAccount  = "get serviceaccounts " + name + " in " + name
+	ownAccount  = "get serviceaccounts " + exporter + " in " + exporter
 	masquerade  = "get configmaps cilium-config,ip-masq-agent in kube-system"
 	dataplane   = "get daemonsets anetd in kube-system"
 	version     = "get daemonsets cilium in kube-system"
-	podEvents   = "create,patch events in " + name
+	podEvents   = "create,patch events in " + exporter
 	nodeEvents  = "create,patch events in default"
 	nodeConfigs = "list ciliumnodeconfigs in kube-system"
 	ciliumPods  = "list pods in kube-system"
@@ -88,7 +88,7 @@ func TestAnAgentMayDoThisAndNothingElse(t *testing.T) {
 		{"kustomize-everything", slices.Concat([]string{nodeEvents, podEvents, masquerade, dataplane, version, nodeConfigs, ciliumPods, ownAccount}, everywhere("get nodes"), everywhere("patch nodes/status"))},
 	} {
 		t.Run(tt.file, func(t *testing.T) {
-			shared.install(t, rendered(t, tt.file))
+			shared.with(t, rendered(t, tt.file))
 			client := shared.agent(t, nil)
 			slices.Sort(tt.want)
 			err := eventually(t.Context(), func(context.Context) error {

@@ -1,4 +1,4 @@
-package kube_test
+package cluster
 
 import (
 	"context"
@@ -21,7 +21,7 @@ import (
 // server still serves one of its requests at a time (canAccommodateSeatsLocked
 // in k8s.io/apiserver's queueset: one that is wider than the limit may run
 // alone), and rejects the others.
-func (c *cluster) confine(t *testing.T, account string) *flowcontrolv1.FlowSchema {
+func (c *namespaced) confine(t *testing.T, account string) *flowcontrolv1.FlowSchema {
 	t.Helper()
 	none, api, all := int32(0), c.FlowcontrolV1(), []string{"*"}
 	level, err := api.PriorityLevelConfigurations().Create(t.Context(), &flowcontrolv1.PriorityLevelConfiguration{
@@ -35,7 +35,7 @@ func (c *cluster) confine(t *testing.T, account string) *flowcontrolv1.FlowSchem
 		},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	c.cleanup(t, func(ctx context.Context) error {
+	cleanup(t, func(ctx context.Context) error {
 		return api.PriorityLevelConfigurations().Delete(ctx, level.Name, metav1.DeleteOptions{})
 	})
 	flow, err := api.FlowSchemas().Create(t.Context(), &flowcontrolv1.FlowSchema{
@@ -53,7 +53,7 @@ func (c *cluster) confine(t *testing.T, account string) *flowcontrolv1.FlowSchem
 		},
 	}, metav1.CreateOptions{})
 	must(t, err)
-	c.cleanup(t, func(ctx context.Context) error {
+	cleanup(t, func(ctx context.Context) error {
 		return api.FlowSchemas().Delete(ctx, flow.Name, metav1.DeleteOptions{})
 	})
 	return flow
@@ -62,7 +62,7 @@ func (c *cluster) confine(t *testing.T, account string) *flowcontrolv1.FlowSchem
 // occupy makes a request with the token that lasts until the returned function
 // is called, for a minute at most: a review of its own rights, which everybody
 // may ask for, whose body does not arrive.
-func (c *cluster) occupy(t *testing.T, token string) (leave func()) {
+func (c *namespaced) occupy(t *testing.T, token string) (leave func()) {
 	t.Helper()
 	client, err := rest.HTTPClientFor(&rest.Config{
 		BearerToken:     token,
@@ -105,7 +105,7 @@ func (c *cluster) occupy(t *testing.T, token string) (leave func()) {
 
 // A Retry-After is an order to client-go, which would obey it up to ten times.
 func TestAThrottledReadIsNotRepeated(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	p := c.readablePod(t, bound(app))
 	flow := c.confine(t, "app")
 	p.eventually(t, "confined", func(r result) bool { return r.request.flow == string(flow.UID) })
@@ -113,7 +113,7 @@ func TestAThrottledReadIsNotRepeated(t *testing.T) {
 	p.eventually(t, "throttled", func(r result) bool { return r.reason == kube.Throttled })
 
 	rejected := func() float64 {
-		return c.metric(t, "apiserver_flowcontrol_rejected_requests_total", `flow_schema="`+flow.Name+`"`)
+		return c.counted(t, "apiserver_flowcontrol_rejected_requests_total", `flow_schema="`+flow.Name+`"`)
 	}
 	before := rejected()
 	r := p.read(t)

@@ -1,4 +1,4 @@
-package kube_test
+package cluster
 
 import (
 	"fmt"
@@ -26,7 +26,7 @@ func timeoutFor(r kube.Reason) time.Duration {
 func TestAFailingNetworkEndsAReadAndLeavesNothing(t *testing.T) {
 	annotations := bound(app)
 	annotations["long"] = strings.Repeat("x", 64<<10) // so that the answer has a middle
-	p := connect(t).readablePod(t, annotations)
+	p := newNamespace(t).readablePod(t, annotations)
 	for _, tt := range []struct {
 		fault       fault
 		reason      kube.Reason
@@ -66,7 +66,7 @@ func TestAFailingNetworkEndsAReadAndLeavesNothing(t *testing.T) {
 // the way of the next: HTTP/2 would use a connection again on which one request
 // got no answer.
 func TestABrokenExchangeIsForgottenWhereverItBreaks(t *testing.T) {
-	p := connect(t).readablePod(t, bound(app))
+	p := newNamespace(t).readablePod(t, bound(app))
 	p.link.becomesQuiet(t, patience)
 	size := p.link.answer()
 	t.Logf("the server sends %d bytes on a connection", size)

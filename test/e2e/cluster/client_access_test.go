@@ -1,4 +1,4 @@
-package kube_test
+package cluster
 
 import (
 	"strings"
@@ -14,7 +14,7 @@ import (
 )
 
 func TestARoleForOneServiceAccountIsEnough(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	p := c.readablePod(t, bound(app))
 	c.makeAccount(t, "other", bound(other))
 	elsewhere := p.self
@@ -40,15 +40,15 @@ const tokenAge = time.Minute
 func TestARefusedTokenIsReplacedByTheNextOneInTheFile(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
-		refused func(*testing.T, *cluster) string
+		refused func(*testing.T, *namespaced) string
 	}{
-		{"its signature is wrong", func(t *testing.T, c *cluster) string {
+		{"its signature is wrong", func(t *testing.T, c *namespaced) string {
 			t.Helper()
 			parts := strings.Split(c.token(t, "app", nil), ".")
 			parts[2] = strings.Split(c.token(t, "app", nil), ".")[2] // of another token
 			return strings.Join(parts, ".")
 		}},
-		{"the object it was bound to is gone", func(t *testing.T, c *cluster) string {
+		{"the object it was bound to is gone", func(t *testing.T, c *namespaced) string {
 			t.Helper()
 			secrets := c.CoreV1().Secrets(c.namespace)
 			_, err := secrets.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "bound"}}, metav1.CreateOptions{})
@@ -57,7 +57,7 @@ func TestARefusedTokenIsReplacedByTheNextOneInTheFile(t *testing.T) {
 			must(t, secrets.Delete(t.Context(), "bound", metav1.DeleteOptions{}))
 			return token
 		}},
-		{"its ServiceAccount was deleted and made again", func(t *testing.T, c *cluster) string {
+		{"its ServiceAccount was deleted and made again", func(t *testing.T, c *namespaced) string {
 			t.Helper()
 			token := c.token(t, "app", nil)
 			c.deleteAccount(t, "app")
@@ -66,7 +66,7 @@ func TestARefusedTokenIsReplacedByTheNextOneInTheFile(t *testing.T) {
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c := connect(t)
+			c := newNamespace(t)
 			c.readablePod(t, bound(app))
 			p := c.podWith(t, tt.refused(t, c))
 			r := p.eventually(t, "refused", func(r result) bool { return r.err != nil })
@@ -84,7 +84,7 @@ func TestARefusedTokenIsReplacedByTheNextOneInTheFile(t *testing.T) {
 
 // The kubelet writes a new token while the old one is good for some time.
 func TestARenewedTokenIsUsedInTime(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	p := c.readablePod(t, bound(app))
 	next, now := c.token(t, "app", nil), time.Now()
 	synctest.Test(t, func(t *testing.T) {

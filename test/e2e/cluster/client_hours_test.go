@@ -1,4 +1,4 @@
-package kube_test
+package cluster
 
 import (
 	"bytes"
@@ -21,7 +21,7 @@ const (
 )
 
 func TestAnHourIsAtMostSevenRequests(t *testing.T) {
-	c := connect(t)
+	c := newNamespace(t)
 	c.readablePod(t, bound(app))
 	always := func(x float64) func() float64 { return func() float64 { return x } }
 	for _, tt := range []struct {
