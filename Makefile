@@ -53,7 +53,8 @@ pack = cd tools && $(GO) run ./release image -tag $(2) -version $(VERSION) -revi
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
-.PHONY: help build plugin image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-kube e2e-cluster e2e-scrape e2e-deploy e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
+PLUGINS := $(foreach system,linux darwin windows,$(foreach architecture,amd64 arm64,bin/plugin/$(system)_$(architecture)))
+.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +68,11 @@ plugin: ## Build the plugin into bin/, where kubectl finds it as `kubectl worklo
 image: ## Build the image for PLATFORM with docker, podman or buildah (ENGINE), named IMAGE
 	@[ -n "$(ENGINE)" ] || { echo "make image: none of docker, podman and buildah is here; make image-tar needs none" >&2; exit 1; }
 	$(ENGINE) build --platform $(PLATFORM) --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) -t $(IMAGE) .
+
+plugins: $(PLUGINS) ## Build it for each system that a release is for, into bin/plugin/
+
+$(PLUGINS): bin/plugin/%:
+	GOOS=$(word 1,$(subst _, ,$*)) GOARCH=$(word 2,$(subst _, ,$*)) $(BUILD) -o $@/kubectl-workload_identity$(if $(findstring windows,$*),.exe) ./cmd/kubectl-workload-identity
 
 image-tar: ## Pack the same for amd64 and arm64 into bin/images/workload-identity-exporter.tar, an OCI archive, without an engine
 	GOOS=linux GOARCH=amd64 $(BUILD) -o bin/linux-amd64/ ./cmd/workload-identity-exporter

@@ -61,6 +61,9 @@ func (r release) check(ctx context.Context, stdout io.Writer) error {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
+	if err := r.checkPlugins(ctx, files); err != nil {
+		return err
+	}
 	folder, err := os.MkdirTemp("", "release")
 	if err != nil {
 		return err
@@ -105,18 +108,8 @@ func (r release) checkBinary(ctx context.Context, content []byte, architecture s
 	if err := checkStatic(content, architecture); err != nil {
 		return err
 	}
-	info, err := buildinfo.Read(bytes.NewReader(content))
-	if err != nil {
+	if err := builtFor(content, platform{"linux", architecture}); err != nil {
 		return err
-	}
-	want := map[string]string{"GOOS": "linux", "GOARCH": architecture, "CGO_ENABLED": "0", "-trimpath": "true"}
-	for _, s := range info.Settings {
-		if want[s.Key] == s.Value {
-			delete(want, s.Key)
-		}
-	}
-	if len(want) > 0 {
-		return fmt.Errorf("it was not built with %v", want)
 	}
 	for _, text := range []string{r.version, r.revision} {
 		if !bytes.Contains(content, []byte(text)) {
@@ -126,20 +119,45 @@ func (r release) checkBinary(ctx context.Context, content []byte, architecture s
 	if runtime.GOOS != "linux" || runtime.GOARCH != architecture {
 		return nil
 	}
-	folder, err := os.MkdirTemp("", "release")
-	if err != nil {
-		return err
-	}
-	defer os.RemoveAll(folder) //nolint:errcheck // it is temporary
-	path := filepath.Join(folder, program)
-	if err := os.WriteFile(path, content, 0o700); err != nil { //nolint:gosec // it is run
-		return err
-	}
-	said, err := exec.CommandContext(ctx, path, "-version").CombinedOutput() //nolint:gosec // it was just built
-	if want := program + " " + r.version + " (revision " + r.revision + ", "; err != nil || !strings.HasPrefix(string(said), want) {
+	said, err := runs(ctx, content, program, "-version")
+	if want := program + " " + r.version + " (revision " + r.revision + ", "; err != nil || !strings.HasPrefix(said, want) {
 		return fmt.Errorf("-version prints %q, want %q: %w", said, want, err)
 	}
 	return nil
+}
+
+// builtFor fails if the binary is not the one that the Makefile's flags give for the
+// platform.
+func builtFor(content []byte, p platform) error {
+	info, err := buildinfo.Read(bytes.NewReader(content))
+	if err != nil {
+		return err
+	}
+	want := map[string]string{"GOOS": p.system, "GOARCH": p.architecture, "CGO_ENABLED": "0", "-trimpath": "true"}
+	for _, s := range info.Settings {
+		if want[s.Key] == s.Value {
+			delete(want, s.Key)
+		}
+	}
+	if len(want) > 0 {
+		return fmt.Errorf("it was not built with %v", want)
+	}
+	return nil
+}
+
+// runs is what the program says.
+func runs(ctx context.Context, content []byte, name string, args ...string) (string, error) {
+	folder, err := os.MkdirTemp("", "release")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(folder) //nolint:errcheck // it is temporary
+	path := filepath.Join(folder, name)
+	if err := os.WriteFile(path, content, 0o700); err != nil { //nolint:gosec // it is run
+		return "", err
+	}
+	said, err := exec.CommandContext(ctx, path, args...).CombinedOutput() //nolint:gosec // it was just built
+	return string(said), err
 }
 
 // checkBill fails if a bill of materials is of another binary, or lacks a module that

@@ -91,11 +91,11 @@ func (r release) chart() string             { return program + "-" + r.version +
 // write builds everything, and writes the files into an emptied folder.
 func (r release) write(ctx context.Context, notes string, log io.Writer) error {
 	// The Makefile's flags are those of everybody who builds the same tag.
-	build := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", r.root, "image-tar", //nolint:gosec // the arguments are ours
+	build := exec.CommandContext(ctx, "make", "--no-print-directory", "-C", r.root, "image-tar", "plugins", //nolint:gosec // the arguments are ours
 		"VERSION="+r.version, "REVISION="+r.revision, "IMAGE="+r.repository+":"+r.version)
 	build.Stdout, build.Stderr = log, log
 	if err := build.Run(); err != nil {
-		return fmt.Errorf("make image-tar: %w", err)
+		return fmt.Errorf("make image-tar plugins: %w", err)
 	}
 	license, err := os.ReadFile(filepath.Join(r.root, "LICENSE"))
 	if err != nil {
@@ -115,6 +115,9 @@ func (r release) write(ctx context.Context, notes string, log io.Writer) error {
 		if files[folder+".tar.gz"], err = zipped(r.when, []file{{folder + "/LICENSE", 0o644, license}, {folder + "/" + program, 0o755, content}}); err != nil {
 			return err
 		}
+	}
+	if err := r.plugins(files, license); err != nil {
+		return err
 	}
 	if files[r.name("monitoring.tar.gz")], err = r.monitoring(license); err != nil {
 		return err

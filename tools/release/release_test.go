@@ -74,8 +74,8 @@ func TestATagGivesItsFiles(t *testing.T) {
 			t.Errorf("docs/releasing.md does not tell of %s", documented)
 		}
 	}
-	if len(names) != 8 || !strings.HasSuffix(out, sums) {
-		t.Errorf("the files are %q, want 8; and it prints\n%s", names, out)
+	if len(names) != 15 || !strings.HasSuffix(out, sums) {
+		t.Errorf("the files are %q, want 15; and it prints\n%s", names, out)
 	}
 	if notes := r.read("dist/RELEASE_NOTES.md"); len(notes) < 5 || strings.Contains(notes, "## [") {
 		t.Errorf("the notes are not those of one version:\n%s", notes)
@@ -169,6 +169,20 @@ func testTampered(t *testing.T, in repository, repositoryName string) {
 			in.write("dist/"+r.name("image.tar"), strings.ReplaceAll(string(files[r.name("image.tar")]), `"architecture":"arm64"`, `"architecture":"amd64"`))
 		}},
 		{"a large image", "want at most 1000000", func(r *release) { r.most = 1000000 }},
+		{"a plugin for another system", "it was not built with map[GOOS:windows]", func(r *release) {
+			other := *r
+			in.write("bin/plugin/windows_amd64/"+plugin+".exe", in.read("bin/plugin/linux_amd64/"+plugin))
+			packed := map[string][]byte{}
+			if err := other.plugins(packed, nil); err != nil {
+				t.Fatal(err)
+			}
+			for name, content := range packed {
+				in.write("dist/"+name, string(content))
+			}
+		}},
+		{"a plugin that krew would refuse", "workload-identity.yaml has ", func(r *release) {
+			in.write("dist/"+krew+".yaml", strings.Replace(string(files[krew+".yaml"]), "sha256: ", "sha256: 0", 1))
+		}},
 		{"a chart of another version", "its version is 9.9.9", func(r *release) {
 			packed, err := packChart(r.root+"/deploy/chart", "9.9.9", repositoryName, "sha256:", r.when)
 			if err != nil {
