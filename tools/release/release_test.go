@@ -180,7 +180,7 @@ func testTampered(t *testing.T, in repository, repositoryName string) {
 				in.write("dist/"+name, string(content))
 			}
 		}},
-		{"a plugin that krew would refuse", "workload-identity.yaml has ", func(r *release) {
+		{"a plugin that krew would refuse", "workload-identity.yaml has ", func(*release) {
 			in.write("dist/"+krew+".yaml", strings.Replace(string(files[krew+".yaml"]), "sha256: ", "sha256: 0", 1))
 		}},
 		{"a chart of another version", "its version is 9.9.9", func(r *release) {
