@@ -128,7 +128,7 @@ e2e-scrape: build $(HELM) $(PROMETHEUS) ## Prove that a Prometheus in the test c
 	cd test/e2e && HELM=$(HELM) OPERATOR=$(CURDIR)/bin/e2e-operator $(GO) test -count=1 -timeout 10m -parallel 32 -v ./scrape
 
 e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 seconds, by a real Prometheus and Alertmanager
-	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -count=1 -timeout 30m -v ./page
+	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -count=1 -timeout 40m -v ./page
 
 e2e-dashboards: $(PROMETHEUS) ## Ask every query of the dashboards on real agents, and on 15,000 nodes within a second each (3 minutes)
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) $(GO) test -count=1 -timeout 15m -v ./dashboards
