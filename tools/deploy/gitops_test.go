@@ -59,10 +59,16 @@ func TestAnyOverlayCanBeMovedToAnotherNamespace(t *testing.T) {
 		folder := t.TempDir()
 		objects := kustomization(t, folder, moved(t, folder, overlay))
 		byID(t, objects) // none is there twice
-		for _, o := range objects {
-			if s := o.String(); strings.Contains(s, "namespace: "+namespace) || strings.Contains(s, "serviceaccount:"+namespace) {
-				t.Errorf("%s: %s names the former namespace:\n%s", overlay, o.id(), s)
-			}
+		mentionNot(t, overlay, objects)
+	}
+}
+
+// mentionNot fails if an object names the namespace that all were moved from.
+func mentionNot(t *testing.T, overlay string, objects []object) {
+	t.Helper()
+	for _, o := range objects {
+		if s := o.String(); strings.Contains(s, "namespace: "+namespace) || strings.Contains(s, "serviceaccount:"+namespace) {
+			t.Errorf("%s: %s names the former namespace:\n%s", overlay, o.id(), s)
 		}
 	}
 }
@@ -77,7 +83,9 @@ func TestRolesAreBroughtBack(t *testing.T) {
 	if m == nil {
 		t.Fatal("docs/gitops.md has no kustomization")
 	}
-	got := grants(kustomization(t, folder, m[1]))
+	objects := kustomization(t, folder, m[1])
+	mentionNot(t, overlay, objects)
+	got := grants(objects)
 	var want []string
 	for _, id := range grants(kustomized(t, overlay)) {
 		want = append(want, strings.ReplaceAll(id, " in "+namespace, " in elsewhere"))
