@@ -29,6 +29,7 @@ It reads only, by your own rights, and never prints a token.
 Usage:
   kubectl workload-identity nodes [flags]     every node, the worst first
   kubectl workload-identity audit [flags]     what is set up wrongly, for ServiceAccounts, Pods and nodes
+  kubectl workload-identity what-if [flags]   what a change of Cilium's settings will do
   kubectl workload-identity version
 
 Examples:
@@ -37,14 +38,18 @@ Examples:
   kubectl workload-identity nodes --watch
   kubectl workload-identity audit -n shop -o wide
   kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json | kubectl workload-identity audit -f -
+  kubectl workload-identity what-if --set bpf.masquerade=true
 
 Exit codes of nodes, by the worst of them, as those of check:
   0  all match    1  a wrong identity    2  a wrong flag, or the cluster cannot be asked
   3  it cannot be told, or a node has no agent    4  the identity is right, and no token is issued
 Those of audit: 0 without and 1 with a finding of --fail-on or worse, 2 as above.
+Those of what-if: 0 if Pods keep their identity, 1 if not, 2 and 3 as above.
 `
 
 const exitUsage = 2
+
+const dumpUsage = "a `file` with the output of kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json, - for standard input, instead of a cluster"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -63,6 +68,8 @@ func run(ctx context.Context, args []string, out, problems io.Writer) int {
 		return nodes(ctx, args[1:], out, problems)
 	case "audit":
 		return audit(ctx, args[1:], out, problems)
+	case "what-if":
+		return whatIf(ctx, args[1:], out, problems)
 	case "version", "-version", "--version":
 		fmt.Fprintln(out, version)
 		return 0
@@ -70,7 +77,7 @@ func run(ctx context.Context, args []string, out, problems io.Writer) int {
 		fmt.Fprint(out, usage)
 		return 0
 	default:
-		fmt.Fprintf(problems, "kubectl workload-identity %s: there is no such command: want nodes, audit or version\n", command)
+		fmt.Fprintf(problems, "kubectl workload-identity %s: there is no such command: want nodes, audit, what-if or version\n", command)
 		return exitUsage
 	}
 }
@@ -146,7 +153,7 @@ func nodes(ctx context.Context, args []string, out, problems io.Writer) int {
 func audit(ctx context.Context, args []string, out, problems io.Writer) int {
 	var o options
 	if code, ok := o.parse("audit", "Looks for what is set up wrongly: ServiceAccounts, Pods with their NetworkPolicies, and nodes.", args, problems, func(f *flag.FlagSet) {
-		f.StringVar(&o.file, "f", "", "a `file` with the output of kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json, - for standard input, instead of a cluster")
+		f.StringVar(&o.file, "f", "", dumpUsage)
 		f.StringVar(&o.failOn, "fail-on", string(plugin.Error), "the least `severity` that ends in exit code 1: error, warning, info, or never")
 	}); !ok {
 		return code

@@ -15,6 +15,9 @@ import (
 // is not in the one that is configured. The last one is Deckhouse's.
 var ciliumNamespaces = [...]string{"kube-system", "cilium", "cilium-system", "d8-cni-cilium"}
 
+// CiliumNamespaces are those in which Cilium is looked for.
+func CiliumNamespaces() []string { return ciliumNamespaces[:] }
+
 // ClusterSettings reads what may explain a wrong identity: how the node masquerades
 // and routes, how it is labelled, and what the ServiceAccount asks for. What is not
 // allowed, not there, or not answered is a fact as well, and no error. Nothing that

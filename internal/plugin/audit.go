@@ -84,7 +84,7 @@ func Audit(i Inventory) []Finding {
 	}
 	a.compile()
 	for _, p := range i.Pods {
-		if p.Status.Phase != "Succeeded" && p.Status.Phase != "Failed" {
+		if !p.ended() {
 			a.pod(p, nodes)
 		}
 	}
@@ -297,6 +297,8 @@ func contains(cidr string, address netip.Addr) bool {
 	prefix, err := netip.ParsePrefix(cidr)
 	return err == nil && prefix.Contains(address)
 }
+
+func (p Pod) ended() bool { return p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" }
 
 func (p Pod) account() string {
 	return p.Metadata.Namespace + "/" + cmp.Or(p.Spec.ServiceAccountName, "default")

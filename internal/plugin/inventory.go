@@ -6,9 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
 )
 
 // Inventory is what an audit looks at: of each object no more than it needs.
@@ -17,6 +24,14 @@ type Inventory struct {
 	Pods            []Pod
 	Nodes           []Node
 	Policies        []NetworkPolicy
+	// ConfigMaps are cilium-config and ip-masq-agent.
+	ConfigMaps  []ConfigMap
+	NodeConfigs []CiliumNodeConfig
+	Redirects   []RedirectPolicy
+	// OtherPods are those of Cilium's agents where Pods are those of one namespace.
+	OtherPods []Pod
+	// Dump: it is from a file, in which a kind of which there is no object leaves no trace.
+	Dump bool
 	// Unread are the kinds that may not be listed, so that nothing is said of them.
 	Unread []string
 }
@@ -82,8 +97,9 @@ type Pod struct {
 }
 
 type container struct {
-	Name string `json:"name"`
-	Env  []struct {
+	Name  string `json:"name"`
+	Image string `json:"image"`
+	Env   []struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
 	} `json:"env"`
@@ -127,8 +143,37 @@ func (i *Inventory) add(kind string, object json.RawMessage) error {
 		err = appended(&i.Nodes, object)
 	case "NetworkPolicy":
 		err = appended(&i.Policies, object)
+	case "CiliumNodeConfig":
+		err = appended(&i.NodeConfigs, object)
+	case "CiliumLocalRedirectPolicy":
+		err = appended(&i.Redirects, object)
+	case "ConfigMap":
+		var c ConfigMap
+		if err = json.Unmarshal(object, &c); err == nil && (c.Metadata.Name == "cilium-config" || c.Metadata.Name == "ip-masq-agent") {
+			i.ConfigMaps = append(i.ConfigMaps, c)
+		}
 	}
 	return err
+}
+
+// ciliumAgents is what Unread names where nobody tells whether and which Cilium runs.
+const ciliumAgents = "Pod of Cilium"
+
+// ciliumKinds are looked at where Cilium runs.
+func ciliumKinds() []string {
+	return []string{"ConfigMap", "CiliumNodeConfig", "CiliumLocalRedirectPolicy"}
+}
+
+// emails are the Google service accounts that ServiceAccounts are, by NAMESPACE/NAME.
+func (i Inventory) emails() map[string]string {
+	all := map[string]string{}
+	for _, s := range i.ServiceAccounts {
+		e, err := identity.FromAnnotations(s.Metadata.Annotations, s.Metadata.Namespace, s.Metadata.Name, "")
+		if err == nil && e.Source == identity.SourceAnnotation {
+			all[s.Metadata.Namespace+"/"+s.Metadata.Name] = string(e.Accepted[0])
+		}
+	}
+	return all
 }
 
 func appended[T any](list *[]T, object json.RawMessage) error {
@@ -144,7 +189,7 @@ func appended[T any](list *[]T, object json.RawMessage) error {
 // has written; several outputs may follow one another. Without ServiceAccounts or Pods it is an error;
 // without another kind that is taken for unread.
 func ReadDump(r io.Reader) (Inventory, error) {
-	var i Inventory
+	i := Inventory{Dump: true}
 	decoder := json.NewDecoder(r)
 	seen := map[string]bool{}
 	for {
@@ -187,7 +232,11 @@ func ReadDump(r io.Reader) (Inventory, error) {
 			return i, fmt.Errorf("there is no %s in it: want the output of kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json", kind)
 		}
 	}
-	for _, kind := range []string{"Node", "NetworkPolicy"} {
+	wanted := []string{"Node", "NetworkPolicy"}
+	if i.datapath().runs == diagnose.Yes {
+		wanted = append(wanted, ciliumKinds()...)
+	}
+	for _, kind := range wanted {
 		if !seen[kind] {
 			i.Unread = append(i.Unread, kind)
 		}
@@ -213,7 +262,13 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 		{"Pod", in("/api/v1", "pods"), true},
 		{"Node", "/api/v1/nodes", false},
 		{"NetworkPolicy", in("/apis/networking.k8s.io/v1", "networkpolicies"), false},
+		{"CiliumNodeConfig", "/apis/cilium.io/v2/ciliumnodeconfigs", false},
+		{"CiliumNodeConfig", "/apis/cilium.io/v2alpha1/ciliumnodeconfigs", false}, // until Cilium 1.15
+		{"CiliumLocalRedirectPolicy", "/apis/cilium.io/v2/ciliumlocalredirectpolicies", false},
 	} {
+		if of.kind == "CiliumNodeConfig" && len(i.NodeConfigs) > 0 {
+			continue // the same objects in another version
+		}
 		for object, err := range list[json.RawMessage](ctx, c, of.path, "") {
 			if err == nil {
 				err = i.add(of.kind, object)
@@ -221,11 +276,44 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 			if err != nil && (of.needed || ctx.Err() != nil) {
 				return i, err
 			}
+			if apierrors.IsNotFound(err) {
+				break // nobody has installed the kind
+			}
 			if err != nil {
-				i.Unread = append(i.Unread, of.kind)
+				i.unread(of.kind)
 				break
 			}
 		}
 	}
-	return i, nil
+	if namespace != "" {
+		for p, err := range list[Pod](ctx, c, "/api/v1/pods", "k8s-app=cilium") {
+			if err != nil {
+				i.unread(ciliumAgents)
+				break
+			}
+			i.OtherPods = append(i.OtherPods, p)
+		}
+	}
+	for _, name := range []string{"cilium-config", "ip-masq-agent"} {
+		for _, namespace := range slices.Concat(i.ciliumNamespaces(), kube.CiliumNamespaces()) {
+			body, err := c.get(ctx, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, nil, time.Minute)
+			if apierrors.IsNotFound(err) {
+				continue
+			}
+			if err == nil {
+				err = i.add("ConfigMap", body)
+			}
+			if err != nil {
+				i.unread("ConfigMap")
+			}
+			break
+		}
+	}
+	return i, ctx.Err()
+}
+
+func (i *Inventory) unread(kind string) {
+	if !slices.Contains(i.Unread, kind) {
+		i.Unread = append(i.Unread, kind)
+	}
 }

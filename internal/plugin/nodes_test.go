@@ -26,6 +26,9 @@ import (
 type apiServer struct {
 	nodes, pods, accounts, policies []any
 	agents                          map[string]http.HandlerFunc // by the path of the proxy
+	lists                           map[string][]any            // others, by path
+	objects                         map[string]any              // single ones, by path
+	forbidden                       []string                    // paths
 }
 
 func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -43,6 +46,12 @@ func (a *apiServer) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		_ = json.NewEncoder(w).Encode(map[string]any{"metadata": map[string]any{"continue": more}, "items": items[first:last]})
 	}
 	switch agent := a.agents[r.URL.Path]; {
+	case slices.Contains(a.forbidden, r.URL.Path):
+		http.Error(w, "no", http.StatusForbidden)
+	case a.lists[r.URL.Path] != nil:
+		page(a.lists[r.URL.Path])
+	case a.objects[r.URL.Path] != nil:
+		_ = json.NewEncoder(w).Encode(a.objects[r.URL.Path])
 	case r.URL.Path == "/api/v1/nodes":
 		page(a.nodes)
 	case r.URL.Path == "/api/v1/serviceaccounts":
