@@ -102,7 +102,7 @@ func writeCauses(w io.Writer) {
 func writeChecks(w io.Writer) {
 	_, _ = io.WriteString(w, "| code | severity | what it finds | remedy |\n|---|---|---|---|\n")
 	for _, c := range plugin.Checks() {
-		fmt.Fprintf(w, "| `%s` | %s | %s | %s |\n", c.Code, c.Severity, c.What, c.Do)
+		fmt.Fprintf(w, "| <a id=%q></a>`%s` | %s | %s | %s |\n", strings.ToLower(c.Code), c.Code, c.Severity, c.What, c.Do)
 	}
 }
 

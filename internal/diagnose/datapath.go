@@ -178,7 +178,7 @@ func noConntrackRisk(f Facts) opinion {
 // whether Cilium would obey one. If the match of a moment ago hung on a policy alone,
 // it is the first suspect.
 func localRedirect(f Facts) opinion {
-	on, quoted := f.cilium().flag("enable-local-redirect-policy", No)
+	on, quoted := f.cilium().flag(localRedirectPolicy, No)
 	switch {
 	case f.onlyGKEAnswers():
 		return rulesOut(gkeAnswers)
@@ -200,7 +200,7 @@ func localRedirect(f Facts) opinion {
 // localRedirectRisk: without eBPF host routing GKE's own rule is behind the policy.
 func localRedirectRisk(f Facts) opinion {
 	c := f.cilium()
-	on, q1 := c.flag("enable-local-redirect-policy", No)
+	on, q1 := c.flag(localRedirectPolicy, No)
 	routing, q2 := c.hostRouting()
 	switch {
 	case f.vmAnswers():
@@ -219,7 +219,7 @@ func redirectMissing(f Facts) opinion {
 	c := f.cilium()
 	routing, _ := c.hostRouting()
 	conntrack, _ := c.noConntrack()
-	policies, _ := c.flag("enable-local-redirect-policy", No)
+	policies, _ := c.flag(localRedirectPolicy, No)
 	switch {
 	case f.onlyGKEAnswers():
 		return rulesOut(gkeAnswers)

@@ -1,6 +1,10 @@
 package diagnose
 
-import "github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+import (
+	"slices"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+)
 
 // Outlook is which identity the Pods of a node get after the next start of Cilium's
 // agent on it.
@@ -83,4 +87,18 @@ func (c ciliumSettings) refused() string {
 		return q5 + " and " + c.quoted("datapath-mode")
 	}
 	return ""
+}
+
+// ObeysRedirects reports whether Cilium obeys local redirect policies by the settings.
+func ObeysRedirects(s Settings) bool {
+	on, _ := Facts{Settings: s}.cilium().flag(localRedirectPolicy, No)
+	return on == Yes
+}
+
+// Decides reports whether which metadata server answers can hang on the key of cilium-config.
+func Decides(key string) bool {
+	return slices.Contains([]string{
+		bpfMasquerade, ipv4Masquerade, "enable-ipv6-masquerade", "enable-ipv6", kubeProxyReplacement, legacyRouting, noConntrackRules, localRedirectPolicy,
+		"enable-ip-masq-agent", "datapath-mode", "enable-ipsec", "enable-endpoint-routes", "enable-wireguard",
+	}, key)
 }

@@ -106,7 +106,7 @@ func serverDown(f Facts) opinion {
 	case f.heard():
 		return brokenAnswers(failure)
 	case failure.Reason == identity.Unreachable:
-		if on, quoted := f.cilium().flag("enable-local-redirect-policy", No); on == Yes {
+		if on, quoted := f.cilium().flag(localRedirectPolicy, No); on == Yes {
 			return suggests("No request of the probe reached a server (%s), and %s: a local redirect policy may "+
 				"lead past the address on which gke-metadata-server listens.", quote(failure.Detail), quoted)
 		}

@@ -137,7 +137,7 @@ func restartServer(f Facts) Remedy {
 	text := "Look whether gke-metadata-server runs, and delete its Pod. If it does not come back, drain the node " +
 		"and let it be replaced. If there is no such Pod, look whether the node pool is in the mode GKE_METADATA."
 	commands := []string{f.metadataServers(), f.restartMetadataServer()}
-	if on, _ := f.cilium().flag("enable-local-redirect-policy", No); on == Yes {
+	if on, _ := f.cilium().flag(localRedirectPolicy, No); on == Yes {
 		text += " If it runs and connections are refused, remove the local redirect policy, after making sure that " +
 			"Cilium does without it."
 		commands = append(commands, "kubectl get ciliumlocalredirectpolicies -A")

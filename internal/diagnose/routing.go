@@ -14,6 +14,7 @@ const (
 	kubeProxyReplacement = "kube-proxy-replacement"
 	legacyRouting        = "enable-host-legacy-routing"
 	noConntrackRules     = "install-no-conntrack-iptables-rules"
+	localRedirectPolicy  = "enable-local-redirect-policy"
 )
 
 // legacyRow is a reason why Cilium routes by the host's network stack, and not by eBPF

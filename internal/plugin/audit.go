@@ -2,15 +2,13 @@ package plugin
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
-
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -40,24 +38,36 @@ var (
 	annotationInvalid = Check{"WI001", Error, "the annotation is not the email of a service account", "Set it to the full email, without quotes or a prefix."}
 	keyMisspelt       = Check{"WI002", Error, "an annotation looks as if it was meant to be iam.gke.io/gcp-service-account", "Correct its key."}
 	shared            = Check{"WI003", Info, "ServiceAccounts of several namespaces are one Google service account", "See whether each of them needs all of its rights."}
-	notAnnotated      = Check{"WI004", Info, "Pods name a Google Cloud project and their ServiceAccount has no annotation", "Annotate it, unless its own principal has the rights."}
+	notAnnotated      = Check{"WI004", Info, "Pods ask for Google Cloud, and their ServiceAccount has no annotation", "Annotate it, unless its own principal has the rights."}
 	hostNetwork       = Check{"WI101", Error, "the Pod is hostNetwork, so it gets the node's identity and not that of its annotated ServiceAccount", "Remove hostNetwork, or expect the node's identity."}
 	credentialsFile   = Check{"WI102", Warning, "GOOGLE_APPLICATION_CREDENTIALS names a file, which goes before Workload Identity", "Remove the variable and the key, if Workload Identity is meant."}
 	otherMetadata     = Check{"WI103", Warning, "a variable sends requests for metadata elsewhere", "Remove the variable."}
 	proxied           = Check{"WI104", Warning, "HTTP_PROXY is set, and NO_PROXY has no exception for the metadata server", "Add 169.254.169.254 and metadata.google.internal to NO_PROXY."}
-	policyDrops       = Check{"WI105", Error, "no NetworkPolicy that selects the Pod lets it to the metadata server", "Allow egress to the address in one of them."}
+	policyDrops       = Check{"WI105", Error, "no network policy that selects the Pod lets it to the metadata server, or one denies it", "Allow egress to the address in one of them."}
 	sidecarRace       = Check{"WI106", Info, "a sidecar of the mesh may not be ready when the Pod first asks for a token", "Set holdApplicationUntilProxyStarts, or exclude 169.254.169.254/32 from interception."}
 	sandboxed         = Check{"WI107", Info, "the Pod runs in gVisor, whose way to the metadata server the agent does not watch", "Run check in the Pod itself."}
 	onWindows         = Check{"WI108", Info, "the Pod runs on Windows, where no agent watches", "Ask the metadata server in the Pod itself."}
+	mountedKey        = Check{"WI109", Warning, "a key from a Secret is mounted, which goes before Workload Identity", "Remove the variable and the Secret, and delete the key in IAM, if Workload Identity is meant."}
 	noMetadataServer  = Check{"WI201", Error, "the node has no GKE metadata server, so its Pods get the node's identity", "Set the node pool to GKE_METADATA."}
+	ciliumNotReady    = Check{"WI202", Info, "Cilium's agent is not ready on the node", "See why; its next start reads the settings as they are then."}
+
+	hostRouting      = Check{"WI301", Error, "eBPF host routing bypasses the GKE metadata server, at the latest when Cilium's agents restart", "Set enable-host-legacy-routing to \"true\"."}
+	noConntrack      = Check{"WI302", Error, "Cilium's no-conntrack rules bypass the GKE metadata server, at the latest when its agents restart", "Set install-no-conntrack-iptables-rules to \"false\"."}
+	onlyRedirect     = Check{"WI303", Warning, "only a local redirect policy keeps Pods from the VM's metadata server", "Set enable-host-legacy-routing to \"true\"."}
+	linkLocal        = Check{"WI304", Warning, "requests to the metadata server may be masqueraded", "Set masqLinkLocal to false, and add 169.254.0.0/16 to nonMasqueradeCIDRs."}
+	perNode          = Check{"WI305", Info, "a CiliumNodeConfig decides for some nodes which metadata server answers", "See whether the nodes are meant to differ."}
+	redirectNotReady = Check{"WI306", Error, "the backend of a local redirect policy is not ready, so Pods of the node get the node's identity", "Bring the backend back."}
+	redirectAddress  = Check{"WI307", Error, "the backend of a local redirect policy listens on an address to which nothing is redirected", "Remove the policy, and set enable-host-legacy-routing to \"true\"."}
+	gateway          = Check{"WI308", Warning, "an egress gateway policy takes requests to the metadata server to another node", "Add 169.254.0.0/16 to its excludedCIDRs."}
 )
 
 // Checks are all that an audit looks for, by their codes.
 func Checks() []Check {
 	return []Check{
 		annotationInvalid, keyMisspelt, shared, notAnnotated,
-		hostNetwork, credentialsFile, otherMetadata, proxied, policyDrops, sidecarRace, sandboxed, onWindows,
-		noMetadataServer,
+		hostNetwork, credentialsFile, otherMetadata, proxied, policyDrops, sidecarRace, sandboxed, onWindows, mountedKey,
+		noMetadataServer, ciliumNotReady,
+		hostRouting, noConntrack, onlyRedirect, linkLocal, perNode, redirectNotReady, redirectAddress, gateway,
 	}
 }
 
@@ -72,17 +82,25 @@ type Finding struct {
 	// Evidence quotes what it rests on.
 	Evidence string `json:"evidence"`
 	Do       string `json:"do"`
+	// Link is a page about it.
+	Link string `json:"link"`
+}
+
+// Link is what the documentation says about the check.
+func (c Check) Link() string {
+	return strings.Replace(diagnose.Runbooks, "alerts/runbooks/", "docs/kubectl.md", 1) + "#" + strings.ToLower(c.Code)
 }
 
 // Audit looks for all Checks. The worst come first.
 func Audit(i Inventory) []Finding {
-	a := audit{inventory: i, annotated: map[string]bool{}, findings: map[Finding]bool{}}
+	a := audit{inventory: i, emails: i.emails(), datapath: i.datapath(), findings: map[Finding]bool{}}
 	a.accounts()
 	nodes := map[string]Node{}
 	for _, n := range i.Nodes {
 		nodes[n.Metadata.Name] = n
 	}
 	a.compile()
+	a.cilium()
 	for _, p := range i.Pods {
 		if !p.ended() {
 			a.pod(p, nodes)
@@ -101,24 +119,23 @@ func Audit(i Inventory) []Finding {
 
 type audit struct {
 	inventory Inventory
-	// annotated are the ServiceAccounts that are a Google service account.
-	annotated map[string]bool
-	findings  map[Finding]bool
-	// egress are the policies for egress of each namespace, and server what they see of
-	// a request to the metadata server.
-	egress map[string][]egressPolicy
-	server netip.AddrPort
-}
-
-// egressPolicy is a NetworkPolicy with its answer.
-type egressPolicy struct {
-	name    string
-	selects labels.Selector
-	allows  bool
+	// emails are the Google service accounts, by ServiceAccount.
+	emails   map[string]string
+	datapath datapath
+	findings map[Finding]bool
+	// egress are the policies for egress of each namespace, those of the empty one are for
+	// all, and servers what they may see of a request to the metadata server.
+	egress  map[string][]egressPolicy
+	servers []destination
 }
 
 func (a *audit) found(c Check, object, evidence string, args ...any) {
-	a.findings[Finding{c.Code, c.Severity, shown(object), c.What, shown(fmt.Sprintf(evidence, args...)), c.Do}] = true
+	a.add(Finding{c.Code, c.Severity, object, c.What, fmt.Sprintf(evidence, args...), c.Do, c.Link()})
+}
+
+func (a *audit) add(f Finding) {
+	f.Object, f.Evidence = shown(f.Object), foreign.Text(f.Evidence, 2*longest)
+	a.findings[f] = true
 }
 
 // accounts looks at the ServiceAccounts that Pods use.
@@ -129,10 +146,13 @@ func (a *audit) accounts() {
 		used[account] = true
 		for _, c := range p.containers() {
 			for _, e := range c.Env {
-				if e.Name == "GOOGLE_CLOUD_PROJECT" || e.Name == "GCP_PROJECT" {
+				if slices.Contains([]string{"GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "GCP_PROJECT", "CLOUDSDK_CORE_PROJECT"}, e.Name) {
 					project[account] = c.Name + " has " + e.Name
 				}
 			}
+		}
+		if audience := p.googleToken(); audience != "" {
+			project[account] = fmt.Sprintf("a volume is a token for %q", audience)
 		}
 	}
 	by := map[identity.Pattern][]string{}
@@ -147,7 +167,6 @@ func (a *audit) accounts() {
 			a.found(annotationInvalid, object, "%v", err)
 		case e.Source == identity.SourceAnnotation:
 			id := e.Accepted[0]
-			a.annotated[name] = true
 			by[id] = append(by[id], name)
 		case identity.NearMiss(s.Metadata.Annotations) != "":
 			a.found(keyMisspelt, object, "%q", identity.NearMiss(s.Metadata.Annotations))
@@ -170,7 +189,7 @@ func (a *audit) accounts() {
 
 // pod looks at a Pod that is, or should be, a Google service account.
 func (a *audit) pod(p Pod, nodes map[string]Node) {
-	if !a.annotated[p.account()] {
+	if a.emails[p.account()] == "" {
 		return
 	}
 	object, of := p.owner(), nodes[p.Spec.NodeName].Metadata.Labels
@@ -192,9 +211,7 @@ func (a *audit) pod(p Pod, nodes map[string]Node) {
 	case of != nil && of["iam.gke.io/gke-metadata-server-enabled"] != "true":
 		a.found(noMetadataServer, "Node "+p.Spec.NodeName, "it lacks the label iam.gke.io/gke-metadata-server-enabled=true, and Pods of annotated ServiceAccounts run there, such as %s", object)
 	}
-	if !slices.Contains(a.inventory.Unread, "NetworkPolicy") {
-		a.policies(object, p)
-	}
+	a.policies(object, p)
 }
 
 func (a *audit) environment(object string, p Pod) {
@@ -203,7 +220,11 @@ func (a *audit) environment(object string, p Pod) {
 		for _, e := range c.Env {
 			switch strings.ToUpper(e.Name) {
 			case "GOOGLE_APPLICATION_CREDENTIALS":
-				a.found(credentialsFile, object, "container %s: %q", c.Name, e.Value)
+				if secret := p.secretOf(c, e.Value); secret != "" {
+					a.found(mountedKey, object, "container %s: %q is from the Secret %s", c.Name, e.Value, secret)
+				} else {
+					a.found(credentialsFile, object, "container %s: %q", c.Name, e.Value)
+				}
 			case "GCE_METADATA_HOST", "GCE_METADATA_IP", "GCE_METADATA_ROOT":
 				a.found(otherMetadata, object, "container %s: %s is %q", c.Name, e.Name, e.Value)
 			case "HTTP_PROXY":
@@ -218,79 +239,11 @@ func (a *audit) environment(object string, p Pod) {
 	}
 }
 
-// compile asks each NetworkPolicy once whether it lets to the metadata server. Dataplane
-// V2 and Cilium look at a request before the node's redirect, others behind it.
-func (a *audit) compile() {
-	a.server = netip.MustParseAddrPort("169.254.169.252:988")
-	if slices.ContainsFunc(a.inventory.Pods, func(p Pod) bool { return p.Metadata.Labels["k8s-app"] == "cilium" }) {
-		a.server = netip.MustParseAddrPort("169.254.169.254:80")
-	}
-	a.egress = map[string][]egressPolicy{}
-	for _, n := range a.inventory.Policies {
-		selector, err := metav1.LabelSelectorAsSelector(&n.Spec.PodSelector)
-		if err == nil && n.forEgress() {
-			in := n.Metadata.Namespace
-			a.egress[in] = append(a.egress[in], egressPolicy{n.Metadata.Name, selector, n.allows(a.server)})
-		}
-	}
-}
-
-// policies evaluates the NetworkPolicies: a Pod that one selects for egress may do what
-// any of them allows, and nothing else.
-func (a *audit) policies(object string, p Pod) {
-	var selecting []string
-	for _, n := range a.egress[p.Metadata.Namespace] {
-		if !n.selects.Matches(labels.Set(p.Metadata.Labels)) {
-			continue
-		}
-		if n.allows {
-			return
-		}
-		selecting = append(selecting, n.name)
-	}
-	if len(selecting) > 0 {
-		slices.Sort(selecting)
-		a.found(policyDrops, object, "%s select it for egress, and none allows TCP %s", strings.Join(selecting, ", "), a.server)
-	}
-}
-
 func (n NetworkPolicy) forEgress() bool {
 	if len(n.Spec.PolicyTypes) == 0 {
 		return len(n.Spec.Egress) > 0 // the default of the API server
 	}
 	return slices.Contains(n.Spec.PolicyTypes, "Egress")
-}
-
-// allows tells whether a rule lets TCP to the address of the node. A peer that selects
-// Pods or namespaces does not: what answers there is no Pod.
-func (n NetworkPolicy) allows(server netip.AddrPort) bool {
-	address, port := server.Addr(), int(server.Port())
-	for _, rule := range n.Spec.Egress {
-		to := len(rule.To) == 0
-		for _, peer := range rule.To {
-			if b := peer.IPBlock; b != nil && contains(b.CIDR, address) && !slices.ContainsFunc(b.Except, func(cidr string) bool { return contains(cidr, address) }) {
-				to = true
-			}
-		}
-		by := len(rule.Ports) == 0
-		for _, q := range rule.Ports {
-			if q.Protocol != "" && q.Protocol != "TCP" {
-				continue
-			}
-			var number int
-			switch err := json.Unmarshal(q.Port, &number); {
-			case len(q.Port) == 0: // every port
-				by = true
-			case err != nil: // a name, which is that of a container's port
-			case number == port, number <= port && port <= q.EndPort:
-				by = true
-			}
-		}
-		if to && by {
-			return true
-		}
-	}
-	return false
 }
 
 func contains(cidr string, address netip.Addr) bool {
@@ -302,6 +255,33 @@ func (p Pod) ended() bool { return p.Status.Phase == "Succeeded" || p.Status.Pha
 
 func (p Pod) account() string {
 	return p.Metadata.Namespace + "/" + cmp.Or(p.Spec.ServiceAccountName, "default")
+}
+
+// googleToken is the audience of a projected token that STS takes, empty if there is none.
+func (p Pod) googleToken() string {
+	for _, v := range p.Spec.Volumes {
+		if v.Projected == nil {
+			continue
+		}
+		for _, s := range v.Projected.Sources {
+			if s.Token != nil && (strings.HasSuffix(s.Token.Audience, ".svc.id.goog") || strings.Contains(s.Token.Audience, "iam.googleapis.com/")) {
+				return s.Token.Audience
+			}
+		}
+	}
+	return ""
+}
+
+// secretOf is the Secret that the file is from, empty if it is from something else.
+func (p Pod) secretOf(c container, file string) string {
+	for _, m := range c.Mounts {
+		for _, v := range p.Spec.Volumes {
+			if v.Name == m.Name && v.Secret != nil && strings.HasPrefix(file+"/", strings.TrimSuffix(m.Path, "/")+"/") {
+				return v.Secret.Name
+			}
+		}
+	}
+	return ""
 }
 
 func (p Pod) containers() []container { return slices.Concat(p.Spec.InitContainers, p.Spec.Containers) }

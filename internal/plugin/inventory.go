@@ -28,8 +28,13 @@ type Inventory struct {
 	ConfigMaps  []ConfigMap
 	NodeConfigs []CiliumNodeConfig
 	Redirects   []RedirectPolicy
+	Gateways    []EgressGatewayPolicy
+	// CiliumPolicies are CiliumNetworkPolicies and, without a namespace, clusterwide ones.
+	CiliumPolicies []CiliumPolicy
 	// OtherPods are those of Cilium's agents where Pods are those of one namespace.
 	OtherPods []Pod
+	// Namespace is the only one of which Pods are known, empty if they are all known.
+	Namespace string
 	// Dump: it is from a file, in which a kind of which there is no object leaves no trace.
 	Dump bool
 	// Unread are the kinds that may not be listed, so that nothing is said of them.
@@ -82,10 +87,12 @@ type Pod struct {
 		RuntimeClassName   string      `json:"runtimeClassName"`
 		Containers         []container `json:"containers"`
 		InitContainers     []container `json:"initContainers"`
+		Volumes            []volume    `json:"volumes"`
 	} `json:"spec"`
 	Status struct {
-		Phase             string `json:"phase"`
-		Reason            string `json:"reason"`
+		Phase             string      `json:"phase"`
+		Reason            string      `json:"reason"`
+		Conditions        []condition `json:"conditions"`
 		ContainerStatuses []struct {
 			State struct {
 				Waiting *struct {
@@ -103,10 +110,32 @@ type container struct {
 		Name  string `json:"name"`
 		Value string `json:"value"`
 	} `json:"env"`
+	// Command and Args are kept of hostNetwork Pods.
+	Command []string `json:"command"`
+	Args    []string `json:"args"`
+	Mounts  []struct {
+		Name string `json:"name"`
+		Path string `json:"mountPath"`
+	} `json:"volumeMounts"`
 	Ports []struct {
 		Name          string `json:"name"`
 		ContainerPort int    `json:"containerPort"`
 	} `json:"ports"`
+}
+
+// volume is a Secret, or tokens for somebody.
+type volume struct {
+	Name   string `json:"name"`
+	Secret *struct {
+		Name string `json:"secretName"`
+	} `json:"secret"`
+	Projected *struct {
+		Sources []struct {
+			Token *struct {
+				Audience string `json:"audience"`
+			} `json:"serviceAccountToken"`
+		} `json:"sources"`
+	} `json:"projected"`
 }
 
 // NetworkPolicy is what is read of one.
@@ -145,6 +174,10 @@ func (i *Inventory) add(kind string, object json.RawMessage) error {
 		err = appended(&i.Policies, object)
 	case "CiliumNodeConfig":
 		err = appended(&i.NodeConfigs, object)
+	case "CiliumEgressGatewayPolicy":
+		err = appended(&i.Gateways, object)
+	case "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy":
+		err = appended(&i.CiliumPolicies, object)
 	case "CiliumLocalRedirectPolicy":
 		err = appended(&i.Redirects, object)
 	case "ConfigMap":
@@ -161,7 +194,7 @@ const ciliumAgents = "Pod of Cilium"
 
 // ciliumKinds are looked at where Cilium runs.
 func ciliumKinds() []string {
-	return []string{"ConfigMap", "CiliumNodeConfig", "CiliumLocalRedirectPolicy"}
+	return []string{"ConfigMap", "CiliumNodeConfig", "CiliumLocalRedirectPolicy", "CiliumEgressGatewayPolicy", "CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"}
 }
 
 // emails are the Google service accounts that ServiceAccounts are, by NAMESPACE/NAME.
@@ -247,7 +280,7 @@ func ReadDump(r io.Reader) (Inventory, error) {
 // ReadCluster lists what an audit looks at. Nodes and policies may be forbidden to
 // somebody who may list ServiceAccounts and Pods: the audit then says less.
 func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, error) {
-	var i Inventory
+	i := Inventory{Namespace: namespace}
 	in := func(group, resource string) string {
 		if namespace != "" {
 			return group + "/namespaces/" + namespace + "/" + resource
@@ -265,6 +298,9 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 		{"CiliumNodeConfig", "/apis/cilium.io/v2/ciliumnodeconfigs", false},
 		{"CiliumNodeConfig", "/apis/cilium.io/v2alpha1/ciliumnodeconfigs", false}, // until Cilium 1.15
 		{"CiliumLocalRedirectPolicy", "/apis/cilium.io/v2/ciliumlocalredirectpolicies", false},
+		{"CiliumEgressGatewayPolicy", "/apis/cilium.io/v2/ciliumegressgatewaypolicies", false},
+		{"CiliumNetworkPolicy", in("/apis/cilium.io/v2", "ciliumnetworkpolicies"), false},
+		{"CiliumClusterwideNetworkPolicy", "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies", false},
 	} {
 		if of.kind == "CiliumNodeConfig" && len(i.NodeConfigs) > 0 {
 			continue // the same objects in another version

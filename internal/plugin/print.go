@@ -103,7 +103,7 @@ func PrintFindings(w io.Writer, found []Finding, unread []string, format string)
 	for _, f := range found {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Code, f.Severity, f.Object, f.What)
 		if format == "wide" {
-			fmt.Fprintf(t, "\t\t\tbecause: %s\n\t\t\tremedy: %s\n", f.Evidence, f.Do)
+			fmt.Fprintf(t, "\t\t\tbecause: %s\n\t\t\tremedy: %s\n\t\t\tmore: %s\n", f.Evidence, f.Do, f.Link)
 		}
 	}
 	if err := t.Flush(); err != nil {
