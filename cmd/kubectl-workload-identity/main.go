@@ -49,8 +49,6 @@ Those of what-if: 0 if Pods keep their identity, 1 if not, 2 and 3 as above.
 
 const exitUsage = 2
 
-const dumpUsage = "a `file` with the output of kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json, - for standard input, instead of a cluster"
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
@@ -89,7 +87,7 @@ type options struct {
 	selector string // of nodes
 	watch    bool
 
-	file, failOn string // of audit
+	file string // of audit and what-if
 }
 
 // parse adds the flags that all commands have. It returns an exit code unless the
@@ -106,8 +104,12 @@ func (o *options) parse(command, does string, args []string, problems io.Writer,
 	for _, name := range []string{"n", "namespace"} {
 		f.StringVar(&o.namespace, name, "", "only this `namespace` (default all)")
 	}
+	formats := plugin.Formats()
+	if command == "audit" {
+		formats = append(formats, "sarif")
+	}
 	for _, name := range []string{"o", "output"} {
-		f.StringVar(&o.output, name, "table", "the `format`: "+strings.Join(plugin.Formats(), ", "))
+		f.StringVar(&o.output, name, "table", "the `format`: "+strings.Join(formats, ", "))
 	}
 	more(f)
 	switch err := f.Parse(args); {
@@ -118,8 +120,8 @@ func (o *options) parse(command, does string, args []string, problems io.Writer,
 	case f.NArg() > 0:
 		fmt.Fprintf(problems, "kubectl workload-identity %s: %q is no flag\n", command, f.Arg(0))
 		return exitUsage, false
-	case !slices.Contains(plugin.Formats(), o.output):
-		fmt.Fprintf(problems, "kubectl workload-identity %s: -o=%q: want one of %s\n", command, o.output, strings.Join(plugin.Formats(), ", "))
+	case !slices.Contains(formats, o.output):
+		fmt.Fprintf(problems, "kubectl workload-identity %s: -o=%q: want one of %s\n", command, o.output, strings.Join(formats, ", "))
 		return exitUsage, false
 	}
 	return 0, true
@@ -148,37 +150,6 @@ func nodes(ctx context.Context, args []string, out, problems io.Writer) int {
 	}
 	code, err := o.list(ctx, out, problems)
 	return ended("nodes", code, err, problems)
-}
-
-func audit(ctx context.Context, args []string, out, problems io.Writer) int {
-	var o options
-	if code, ok := o.parse("audit", "Looks for what is set up wrongly: ServiceAccounts, Pods with their NetworkPolicies, and nodes.", args, problems, func(f *flag.FlagSet) {
-		f.StringVar(&o.file, "f", "", dumpUsage)
-		f.StringVar(&o.failOn, "fail-on", string(plugin.Error), "the least `severity` that ends in exit code 1: error, warning, info, or never")
-	}); !ok {
-		return code
-	}
-	code, err := o.audit(ctx, out)
-	return ended("audit", code, err, problems)
-}
-
-func (o options) audit(ctx context.Context, out io.Writer) (int, error) {
-	severe := slices.Index(plugin.Severities(), plugin.Severity(o.failOn))
-	if severe < 0 && o.failOn != "never" {
-		return 0, fmt.Errorf("--fail-on=%q: want error, warning, info or never", o.failOn)
-	}
-	inventory, err := o.inventory(ctx)
-	if err != nil {
-		return 0, err
-	}
-	found := plugin.Audit(inventory)
-	if err := plugin.PrintFindings(out, found, inventory.Unread, o.output); err != nil {
-		return 0, err
-	}
-	if slices.ContainsFunc(found, func(f plugin.Finding) bool { return slices.Index(plugin.Severities(), f.Severity) <= severe }) {
-		return 1, nil
-	}
-	return 0, nil
 }
 
 func (o options) inventory(ctx context.Context) (plugin.Inventory, error) {

@@ -15,6 +15,7 @@ const dump = `{"kind": "List", "items": [
 ]}`
 
 func TestCommands(t *testing.T) {
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", filepath.Join(t.TempDir(), "none"))
 	file := filepath.Join(t.TempDir(), "dump.json")
 	if err := os.WriteFile(file, []byte(dump), 0o600); err != nil {
 		t.Fatal(err)
@@ -49,6 +50,10 @@ func TestCommands(t *testing.T) {
 		"audit --fail-on often -f " + file:   {2, "", `--fail-on="often": want error, warning, info or never`},
 		"audit -o json --fail-on error -f " + file:                     {0, `"evidence": "container main: \"/key.json\""`, ""},
 		"audit -o wide -f " + file:                                     {0, "remedy: Remove the variable", ""},
+		"audit -h":                                                     {0, "", "audit -o sarif > findings.sarif"},
+		"audit -o sarif -f " + file:                                    {0, `"ruleId": "WI102"`, ""},
+		"nodes -o sarif":                                               {2, "", `-o="sarif": want one of table, wide, json, yaml`},
+		"audit --iam -f " + file:                                       {2, "", "--iam: there are no Application Default Credentials"},
 		"what-if -h":                                                   {0, "", "what-if --set bpf.masquerade=true"},
 		"what-if -f " + file:                                           {2, "", "it wants a change"},
 		"what-if --set a=b -f " + file:                                 {2, "", "no key of cilium-config"},

@@ -68,6 +68,7 @@ func Checks() []Check {
 		hostNetwork, credentialsFile, otherMetadata, proxied, policyDrops, sidecarRace, sandboxed, onWindows, mountedKey,
 		noMetadataServer, ciliumNotReady,
 		hostRouting, noConntrack, onlyRedirect, linkLocal, perNode, redirectNotReady, redirectAddress, gateway,
+		accountMissing, accountDisabled, notBound, otherPool, conditional, denied, powerfulNode,
 	}
 }
 
@@ -106,15 +107,25 @@ func Audit(i Inventory) []Finding {
 			a.pod(p, nodes)
 		}
 	}
+	return a.sorted()
+}
+
+// sorted are the findings, the worst first.
+func (a *audit) sorted() []Finding {
 	found := make([]Finding, 0, len(a.findings))
 	for f := range a.findings {
 		found = append(found, f)
 	}
+	SortFindings(found)
+	return found
+}
+
+// SortFindings sorts the worst first.
+func SortFindings(found []Finding) {
 	slices.SortFunc(found, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(slices.Index(Severities(), a.Severity), slices.Index(Severities(), b.Severity)),
 			cmp.Compare(a.Code, b.Code), cmp.Compare(a.Object, b.Object), cmp.Compare(a.Evidence, b.Evidence))
 	})
-	return found
 }
 
 type audit struct {

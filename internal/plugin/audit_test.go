@@ -264,7 +264,7 @@ func TestAuditFindsEachWrongThingAlone(t *testing.T) {
 		}
 	}
 	for _, c := range plugin.Checks() {
-		if !covered[c.Code] {
+		if !covered[c.Code] && !strings.HasPrefix(c.Code, "WI4") { // those are IAM's
 			t.Errorf("%s has no case", c.Code)
 		}
 	}

@@ -57,7 +57,8 @@ type meta struct {
 type Node struct {
 	Metadata meta `json:"metadata"`
 	Spec     struct {
-		Taints []struct {
+		ProviderID string `json:"providerID"`
+		Taints     []struct {
 			Key    string `json:"key"`
 			Effect string `json:"effect"`
 		} `json:"taints"`

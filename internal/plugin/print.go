@@ -96,6 +96,9 @@ func PrintFindings(w io.Writer, found []Finding, unread []string, format string)
 			Unread   []string  `json:"unread"`
 		}{found, append([]string{}, unread...)}, format)
 	}
+	if format == "sarif" {
+		return PrintSARIF(w, found)
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	if len(found) > 0 {
 		fmt.Fprintln(t, "CODE\tSEVERITY\tOBJECT\tWHAT")
@@ -118,7 +121,7 @@ func PrintFindings(w io.Writer, found []Finding, unread []string, format string)
 		says = fmt.Sprintf("%d errors, %d warnings, %d for information; -o wide has the evidence and the remedies.", counts[Error], counts[Warning], counts[Info])
 	}
 	if len(unread) > 0 {
-		says += " Nothing was read, and nothing is said, of the kinds " + strings.Join(unread, ", ") + "."
+		says += " Nothing was read, and nothing is said, of " + strings.Join(unread, ", ") + "."
 	}
 	_, err := fmt.Fprintln(w, says)
 	return err
