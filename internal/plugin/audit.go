@@ -94,7 +94,7 @@ func (c Check) Link() string {
 
 // Audit looks for all Checks. The worst come first.
 func Audit(i Inventory) []Finding {
-	a := audit{inventory: i, emails: i.emails(), datapath: i.datapath(), findings: map[Finding]bool{}}
+	a := audit{inventory: i, emails: i.emails(), datapath: i.datapath(), findings: map[Finding]bool{}, drops: map[dropped]string{}}
 	a.accounts()
 	nodes := map[string]Node{}
 	for _, n := range i.Nodes {
@@ -138,7 +138,12 @@ type audit struct {
 	// all, and servers what they may see of a request to the metadata server.
 	egress  map[string][]egressPolicy
 	servers []destination
+	// drops are the answers about policies, by what they are about.
+	drops map[dropped]string
 }
+
+// dropped is what the answer of policies hangs on.
+type dropped struct{ shape, account string }
 
 func (a *audit) found(c Check, object, evidence string, args ...any) {
 	a.add(Finding{c.Code, c.Severity, object, c.What, fmt.Sprintf(evidence, args...), c.Do, c.Link()})
@@ -157,7 +162,7 @@ func (a *audit) accounts() {
 		used[account] = true
 		for _, c := range p.containers() {
 			for _, e := range c.Env {
-				if slices.Contains([]string{"GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "GCP_PROJECT", "CLOUDSDK_CORE_PROJECT"}, e.Name) {
+				if slices.Contains(projects, e.Name) {
 					project[account] = c.Name + " has " + e.Name
 				}
 			}
@@ -230,7 +235,7 @@ func (a *audit) environment(object string, p Pod) {
 		proxy, except := "", ""
 		for _, e := range c.Env {
 			switch strings.ToUpper(e.Name) {
-			case "GOOGLE_APPLICATION_CREDENTIALS":
+			case credentials:
 				if secret := p.secretOf(c, e.Value); secret != "" {
 					a.found(mountedKey, object, "container %s: %q is from the Secret %s", c.Name, e.Value, secret)
 				} else {
@@ -271,13 +276,8 @@ func (p Pod) account() string {
 // googleToken is the audience of a projected token that STS takes, empty if there is none.
 func (p Pod) googleToken() string {
 	for _, v := range p.Spec.Volumes {
-		if v.Projected == nil {
-			continue
-		}
-		for _, s := range v.Projected.Sources {
-			if s.Token != nil && (strings.HasSuffix(s.Token.Audience, ".svc.id.goog") || strings.Contains(s.Token.Audience, "iam.googleapis.com/")) {
-				return s.Token.Audience
-			}
+		if a := v.audience(); a != "" {
+			return a
 		}
 	}
 	return ""

@@ -4,13 +4,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
-	"net/http/httptest"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
-
-	"k8s.io/client-go/rest"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/plugin"
 )
@@ -410,42 +406,4 @@ func mustJSON(t testing.TB, v any) []byte {
 		t.Fatal(err)
 	}
 	return b
-}
-
-// listed is an API server that has as many objects as it is asked for.
-func BenchmarkAudit(b *testing.B) {
-	a := &apiServer{}
-	for i := range 10_000 {
-		w := healthy()
-		w.account["metadata"].(object)["name"] = fmt.Sprintf("app-%d", i)
-		w.account["metadata"].(object)["annotations"] = object{"iam.gke.io/gcp-service-account": fmt.Sprintf("app-%d@demo-project.iam.gserviceaccount.com", i)}
-		a.accounts = append(a.accounts, w.account)
-	}
-	for i := range 150_000 {
-		w := healthy()
-		w.spec["serviceAccountName"], w.spec["nodeName"] = fmt.Sprintf("app-%d", i%10_000), fmt.Sprintf("n%d", i%5000)
-		a.pods = append(a.pods, json.RawMessage(mustJSON(b, w.pod)))
-	}
-	for i := range 5000 {
-		a.node(fmt.Sprintf("n%d", i), nil)
-	}
-	for i := range 1000 {
-		a.policies = append(a.policies, policy(fmt.Sprintf("p%d", i), object{"app": strconv.Itoa(i)}, nil))
-	}
-	s := httptest.NewServer(a)
-	defer s.Close()
-	c, err := plugin.NewCluster(&rest.Config{Host: s.URL})
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.ReportAllocs()
-	for b.Loop() {
-		i, err := plugin.ReadCluster(b.Context(), c, "")
-		if err != nil {
-			b.Fatal(err)
-		}
-		if found := plugin.Audit(i); len(found) != 0 || len(i.Pods) != 150_000 {
-			b.Fatalf("%d Pods, %v", len(i.Pods), found)
-		}
-	}
 }

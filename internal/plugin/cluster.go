@@ -4,6 +4,7 @@
 package plugin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -45,11 +46,14 @@ func NewCluster(config *rest.Config) (*Cluster, error) {
 	return &Cluster{api}, nil
 }
 
+// metadataOnly asks for lists without what is below the metadata.
+const metadataOnly = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
 // get reads what is at the path, within the time.
-func (c *Cluster) get(ctx context.Context, path string, query map[string]string, timeout time.Duration) ([]byte, error) {
+func (c *Cluster) get(ctx context.Context, path string, query map[string]string, accept string, timeout time.Duration) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	request := c.api.Verb(http.MethodGet).AbsPath(path).SetHeader("Accept", "application/json").MaxRetries(2)
+	request := c.api.Verb(http.MethodGet).AbsPath(path).SetHeader("Accept", cmp.Or(accept, "application/json")).MaxRetries(2)
 	for name, value := range query {
 		request.Param(name, value)
 	}
@@ -62,7 +66,7 @@ func (c *Cluster) get(ctx context.Context, path string, query map[string]string,
 }
 
 // list reads a list in pages. It ends with the first error.
-func list[T any](ctx context.Context, c *Cluster, path string, selector string) iter.Seq2[T, error] {
+func list[T any](ctx context.Context, c *Cluster, path, selector, accept string) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		query := map[string]string{"limit": strconv.Itoa(pageSize)}
 		if selector != "" {
@@ -75,7 +79,7 @@ func list[T any](ctx context.Context, c *Cluster, path string, selector string) 
 				} `json:"metadata"`
 				Items []T `json:"items"`
 			}
-			body, err := c.get(ctx, path, query, time.Minute)
+			body, err := c.get(ctx, path, query, accept, time.Minute)
 			if err == nil {
 				err = json.Unmarshal(body, &page)
 			}

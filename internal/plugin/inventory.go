@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -39,6 +41,9 @@ type Inventory struct {
 	Dump bool
 	// Unread are the kinds that may not be listed, so that nothing is said of them.
 	Unread []string
+
+	// sets are the sets of labels that Pods have, each once.
+	sets map[string]map[string]string
 }
 
 // meta is what is read of the metadata of any object.
@@ -80,6 +85,8 @@ type ServiceAccount struct {
 
 // Pod is what is read of one.
 type Pod struct {
+	// shape is the same for Pods of one namespace with the same labels.
+	shape    string
 	Metadata meta `json:"metadata"`
 	Spec     struct {
 		NodeName           string      `json:"nodeName"`
@@ -105,12 +112,9 @@ type Pod struct {
 }
 
 type container struct {
-	Name  string `json:"name"`
-	Image string `json:"image"`
-	Env   []struct {
-		Name  string `json:"name"`
-		Value string `json:"value"`
-	} `json:"env"`
+	Name  string     `json:"name"`
+	Image string     `json:"image"`
+	Env   []variable `json:"env"`
 	// Command and Args are kept of hostNetwork Pods.
 	Command []string `json:"command"`
 	Args    []string `json:"args"`
@@ -122,6 +126,11 @@ type container struct {
 		Name          string `json:"name"`
 		ContainerPort int    `json:"containerPort"`
 	} `json:"ports"`
+}
+
+type variable struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
 }
 
 // volume is a Secret, or tokens for somebody.
@@ -168,7 +177,10 @@ func (i *Inventory) add(kind string, object json.RawMessage) error {
 	case "ServiceAccount":
 		err = appended(&i.ServiceAccounts, object)
 	case "Pod":
-		err = appended(&i.Pods, object)
+		var p Pod
+		if err = json.Unmarshal(object, &p); err == nil {
+			i.addPod(p)
+		}
 	case "Node":
 		err = appended(&i.Nodes, object)
 	case "NetworkPolicy":
@@ -188,6 +200,68 @@ func (i *Inventory) add(kind string, object json.RawMessage) error {
 		}
 	}
 	return err
+}
+
+// addPod keeps of a Pod what an audit looks at: a cluster may have 150,000. Labels are kept
+// once for all Pods that have the same.
+func (i *Inventory) addPod(p Pod) {
+	if i.sets == nil {
+		i.sets = map[string]map[string]string{}
+	}
+	p.shape = p.Metadata.Namespace + " " + labels.Set(p.Metadata.Labels).String()
+	if i.sets[p.shape] == nil {
+		i.sets[strings.Clone(p.shape)] = p.Metadata.Labels
+	}
+	p.Metadata.Labels = i.sets[p.shape]
+	maps.DeleteFunc(p.Metadata.Annotations, func(key, _ string) bool { return !strings.Contains(key, "istio.io/") })
+	if len(p.Metadata.Annotations) == 0 {
+		p.Metadata.Annotations = nil
+	}
+	key := false
+	for _, containers := range []*[]container{&p.Spec.InitContainers, &p.Spec.Containers} {
+		for n := range *containers {
+			c := &(*containers)[n]
+			c.Env = slices.DeleteFunc(c.Env, func(e variable) bool { return !e.matters() })
+			key = key || slices.ContainsFunc(c.Env, func(e variable) bool { return strings.EqualFold(e.Name, credentials) })
+			if !p.Spec.HostNetwork {
+				c.Command, c.Args = nil, nil
+			}
+			c.Ports = nil
+		}
+		*containers = slices.Clip(slices.DeleteFunc(*containers, func(c container) bool {
+			return len(c.Env) == 0 && c.Name != "istio-proxy" && !p.isCilium() && !p.Spec.HostNetwork
+		}))
+	}
+	p.Spec.Volumes = slices.Clip(slices.DeleteFunc(p.Spec.Volumes, func(v volume) bool {
+		return (v.Secret == nil || !key) && v.audience() == ""
+	}))
+	p.Status.Conditions = slices.Clip(slices.DeleteFunc(p.Status.Conditions, func(c condition) bool { return c.Type != "Ready" }))
+	p.Status.ContainerStatuses = nil
+	i.Pods = append(i.Pods, p)
+}
+
+const credentials = "GOOGLE_APPLICATION_CREDENTIALS"
+
+// projects are variables by which clients learn which project of Google Cloud they are for.
+var projects = []string{"GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "GCP_PROJECT", "CLOUDSDK_CORE_PROJECT"}
+
+// matters reports whether an audit looks at the variable.
+func (v variable) matters() bool {
+	name := strings.ToUpper(v.Name)
+	return name == credentials || strings.HasPrefix(name, "GCE_METADATA_") || name == "HTTP_PROXY" || name == "NO_PROXY" || slices.Contains(projects, v.Name)
+}
+
+// audience is that of a projected token which STS takes, empty if there is none.
+func (v volume) audience() string {
+	if v.Projected == nil {
+		return ""
+	}
+	for _, s := range v.Projected.Sources {
+		if s.Token != nil && (strings.HasSuffix(s.Token.Audience, ".svc.id.goog") || strings.Contains(s.Token.Audience, "iam.googleapis.com/")) {
+			return s.Token.Audience
+		}
+	}
+	return ""
 }
 
 // ciliumAgents is what Unread names where nobody tells whether and which Cilium runs.
@@ -288,42 +362,46 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 		}
 		return group + "/" + resource
 	}
+	cilium := "/apis/cilium.io/v2"
 	for _, of := range []struct {
-		kind, path string
-		needed     bool
+		kind   string
+		needed bool
+		read   func() error
 	}{
-		{"ServiceAccount", in("/api/v1", "serviceaccounts"), true},
-		{"Pod", in("/api/v1", "pods"), true},
-		{"Node", "/api/v1/nodes", false},
-		{"NetworkPolicy", in("/apis/networking.k8s.io/v1", "networkpolicies"), false},
-		{"CiliumNodeConfig", "/apis/cilium.io/v2/ciliumnodeconfigs", false},
-		{"CiliumNodeConfig", "/apis/cilium.io/v2alpha1/ciliumnodeconfigs", false}, // until Cilium 1.15
-		{"CiliumLocalRedirectPolicy", "/apis/cilium.io/v2/ciliumlocalredirectpolicies", false},
-		{"CiliumEgressGatewayPolicy", "/apis/cilium.io/v2/ciliumegressgatewaypolicies", false},
-		{"CiliumNetworkPolicy", in("/apis/cilium.io/v2", "ciliumnetworkpolicies"), false},
-		{"CiliumClusterwideNetworkPolicy", "/apis/cilium.io/v2/ciliumclusterwidenetworkpolicies", false},
+		{"ServiceAccount", true, all(ctx, c, in("/api/v1", "serviceaccounts"), metadataOnly, &i.ServiceAccounts)},
+		{"Pod", true, func() error {
+			for p, err := range list[Pod](ctx, c, in("/api/v1", "pods"), "", "") {
+				if err != nil {
+					return err
+				}
+				i.addPod(p)
+			}
+			return nil
+		}},
+		{"Node", false, all(ctx, c, "/api/v1/nodes", "", &i.Nodes)},
+		{"NetworkPolicy", false, all(ctx, c, in("/apis/networking.k8s.io/v1", "networkpolicies"), "", &i.Policies)},
+		{"CiliumNodeConfig", false, all(ctx, c, cilium+"/ciliumnodeconfigs", "", &i.NodeConfigs)},
+		{"CiliumNodeConfig", false, func() error {
+			if len(i.NodeConfigs) > 0 {
+				return nil // the same objects in another version
+			}
+			return all(ctx, c, cilium+"alpha1/ciliumnodeconfigs", "", &i.NodeConfigs)() // until Cilium 1.15
+		}},
+		{"CiliumLocalRedirectPolicy", false, all(ctx, c, cilium+"/ciliumlocalredirectpolicies", "", &i.Redirects)},
+		{"CiliumEgressGatewayPolicy", false, all(ctx, c, cilium+"/ciliumegressgatewaypolicies", "", &i.Gateways)},
+		{"CiliumNetworkPolicy", false, all(ctx, c, in(cilium, "ciliumnetworkpolicies"), "", &i.CiliumPolicies)},
+		{"CiliumClusterwideNetworkPolicy", false, all(ctx, c, cilium+"/ciliumclusterwidenetworkpolicies", "", &i.CiliumPolicies)},
 	} {
-		if of.kind == "CiliumNodeConfig" && len(i.NodeConfigs) > 0 {
-			continue // the same objects in another version
-		}
-		for object, err := range list[json.RawMessage](ctx, c, of.path, "") {
-			if err == nil {
-				err = i.add(of.kind, object)
-			}
-			if err != nil && (of.needed || ctx.Err() != nil) {
-				return i, err
-			}
-			if apierrors.IsNotFound(err) {
-				break // nobody has installed the kind
-			}
-			if err != nil {
-				i.unread(of.kind)
-				break
-			}
+		switch err := of.read(); {
+		case err == nil:
+		case of.needed || ctx.Err() != nil:
+			return i, err
+		case !apierrors.IsNotFound(err): // else nobody has installed the kind
+			i.unread(of.kind)
 		}
 	}
 	if namespace != "" {
-		for p, err := range list[Pod](ctx, c, "/api/v1/pods", "k8s-app=cilium") {
+		for p, err := range list[Pod](ctx, c, "/api/v1/pods", "k8s-app=cilium", "") {
 			if err != nil {
 				i.unread(ciliumAgents)
 				break
@@ -333,7 +411,7 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 	}
 	for _, name := range []string{"cilium-config", "ip-masq-agent"} {
 		for _, namespace := range slices.Concat(i.ciliumNamespaces(), kube.CiliumNamespaces()) {
-			body, err := c.get(ctx, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, nil, time.Minute)
+			body, err := c.get(ctx, "/api/v1/namespaces/"+namespace+"/configmaps/"+name, nil, "", time.Minute)
 			if apierrors.IsNotFound(err) {
 				continue
 			}
@@ -347,6 +425,19 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 		}
 	}
 	return i, ctx.Err()
+}
+
+// all reads a list whole.
+func all[T any](ctx context.Context, c *Cluster, path, accept string, into *[]T) func() error {
+	return func() error {
+		for item, err := range list[T](ctx, c, path, "", accept) {
+			if err != nil {
+				return err
+			}
+			*into = append(*into, item)
+		}
+		return nil
+	}
 }
 
 func (i *Inventory) unread(kind string) {

@@ -64,7 +64,7 @@ type Where struct {
 // answer is a row that says why. It fails if the nodes or Pods cannot be listed.
 func Nodes(ctx context.Context, c *Cluster, w Where) ([]NodeRow, error) {
 	nodes := map[string]Node{}
-	for n, err := range list[Node](ctx, c, "/api/v1/nodes", w.NodeSelector) {
+	for n, err := range list[Node](ctx, c, "/api/v1/nodes", w.NodeSelector, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -76,7 +76,7 @@ func Nodes(ctx context.Context, c *Cluster, w Where) ([]NodeRow, error) {
 	}
 	agents := map[string][]Pod{}
 	asked := 0
-	for p, err := range list[Pod](ctx, c, path, Selector) {
+	for p, err := range list[Pod](ctx, c, path, Selector, "") {
 		if err != nil {
 			return nil, err
 		}
@@ -128,7 +128,7 @@ func ask(ctx context.Context, c *Cluster, p Pod) NodeRow {
 		row.Cause = why
 		return row
 	}
-	body, err := c.get(ctx, "/api/v1/namespaces/"+p.Metadata.Namespace+"/pods/"+address(p)+"/proxy/status.json", nil, patience)
+	body, err := c.get(ctx, "/api/v1/namespaces/"+p.Metadata.Namespace+"/pods/"+address(p)+"/proxy/status.json", nil, "", patience)
 	var r report.Report
 	if err == nil {
 		err = json.Unmarshal(body, &r)

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -139,30 +140,43 @@ func (a *audit) compile() {
 	}
 }
 
-// policies evaluates them: a Pod that one selects for egress may do what any of them
-// allows, and nothing else; with Cilium those of all kinds together, and a denial wins.
-// Where something cannot be told, nothing is found.
+// policies evaluates them, once for Pods that are the same to them.
 func (a *audit) policies(object string, p Pod) {
 	if !a.enforced() {
 		return
 	}
+	of := dropped{p.shape, p.account()}
+	why, ok := a.drops[of]
+	if !ok {
+		why = a.why(p)
+		a.drops[of] = why
+	}
+	if why != "" {
+		a.found(policyDrops, object, "%s", why)
+	}
+}
+
+// why they drop requests, empty if they do not: a Pod that one selects for egress may do what any of them
+// allows, and nothing else; with Cilium those of all kinds together, and a denial wins.
+// Where something cannot be told, nothing is found.
+func (a *audit) why(p Pod) string {
 	var selecting []string
 	allowed := false
 	for _, n := range slices.Concat(a.egress[p.Metadata.Namespace], a.egress[""]) {
 		selects := n.selects(p)
 		if selects == diagnose.Yes && n.denies == diagnose.Yes {
-			a.found(policyDrops, object, "%s selects it, and denies TCP %s", n.name, a.servers[0])
-			return
+			return fmt.Sprintf("%s selects it, and denies TCP %s", n.name, a.servers[0])
 		}
 		allowed = allowed || selects != diagnose.No && n.allows != diagnose.No
 		if selects == diagnose.Yes && n.isolates {
 			selecting = append(selecting, n.name)
 		}
 	}
-	if len(selecting) > 0 && !allowed {
-		slices.Sort(selecting)
-		a.found(policyDrops, object, "%s select it for egress, and none allows TCP %s", strings.Join(slices.Compact(selecting), ", "), a.servers[0])
+	if len(selecting) == 0 || allowed {
+		return ""
 	}
+	slices.Sort(selecting)
+	return fmt.Sprintf("%s select it for egress, and none allows TCP %s", strings.Join(slices.Compact(selecting), ", "), a.servers[0])
 }
 
 // enforced reports whether all policies are known that may allow something, and are obeyed.
