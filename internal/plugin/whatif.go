@@ -219,8 +219,11 @@ func PrintForecast(w io.Writer, f Forecast, format string) error {
 			fmt.Fprintf(t, "\t\t\tremedy: %s\n\t\t\tmore: %s\n", n.Remedy, n.Runbook)
 		}
 	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
 	if len(f.Pods) > 0 {
-		fmt.Fprintln(t, "\t\t\t\nPODS OF\tNOW\tTHEN\tTHEIR IDENTITY")
+		fmt.Fprintln(t, "\nPODS OF\tNOW\tTHEN\tTHEIR IDENTITY")
 	}
 	lose, will := 0, map[diagnose.Outlook]int{}
 	for _, p := range f.Pods {
@@ -233,13 +236,13 @@ func PrintForecast(w io.Writer, f Forecast, format string) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	says := fmt.Sprintf("\nAfter the next restart of Cilium's agents %d Pods of annotated ServiceAccounts have the node's identity, %d of them by this change; %d have their own.",
+	says := fmt.Sprintf("\nPods of annotated ServiceAccounts after the next restart of Cilium's agents: %d with the node's identity, %d of them by this change; %d with their own.",
 		will[diagnose.OutlookNode], lose, will[diagnose.OutlookOwn])
 	if f.Others > 0 {
-		says += fmt.Sprintf(" %d other Pods get the node's rights, too.", f.Others)
+		says += fmt.Sprintf(" Other Pods that get the node's rights: %d.", f.Others)
 	}
 	if n := will[diagnose.OutlookNoStart]; n > 0 {
-		says += fmt.Sprintf(" Where Cilium's agents do not start, %d keep the network that they have, and new ones get none.", n)
+		says += fmt.Sprintf(" Where Cilium's agents do not start, Pods keep the network that they have, and new ones get none: %d.", n)
 	}
 	if len(f.Unread) > 0 {
 		says += " Nothing was read of the kinds " + strings.Join(f.Unread, ", ") + "."

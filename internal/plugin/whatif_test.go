@@ -109,7 +109,7 @@ func TestWhatAChangeOfCiliumDoes(t *testing.T) {
 		{"a setting that says nothing", clusterDump(t, nil), []string{"bpf.masquerade=perhaps"}, "", []string{"n1,n2: own unknown"}, "own unknown", "cannot be excluded", 3},
 		{"a local redirect policy", clusterDump(t, object{"enable-local-redirect-policy": "true"}, redirectPolicy("988", object{"k8s-app": "gke-metadata-server"})), masquerade, "", []string{"n1,n2: own policy"}, "own policy", "It is kube-system/metadata.", 3},
 		{"a local redirect policy that is not obeyed", clusterDump(t, nil, redirectPolicy("988", object{})), masquerade, "", []string{"n1,n2: own node"}, "own node", "", 1},
-		{"other Pods", clusterDump(t, nil, other.pod), masquerade, "", []string{"n1,n2: own node"}, "own node", "1 other Pods get the node's rights", 1},
+		{"other Pods", clusterDump(t, nil, other.pod), masquerade, "", []string{"n1,n2: own node"}, "own node", "Other Pods that get the node's rights: 1.", 1},
 		{"a node without the server", clusterDump(t, nil, withoutServer), []string{"bpf.masquerade=false"}, "", []string{"n1,n2: own own", "n3: node node"}, "own own", "lack the label", 0},
 		{"Google's Cilium", clusterDump(t, nil, object{"kind": "Pod", "metadata": object{"name": "anetd-1", "namespace": "kube-system", "labels": object{"k8s-app": "cilium"}}}), masquerade, "", []string{"n1,n2: unknown unknown"}, "unknown unknown", "are Google's", 3},
 		{"no Cilium", dump(t, healthy()), masquerade, "", []string{"n1: unknown unknown"}, "unknown unknown", "no ConfigMap cilium-config", 3},
