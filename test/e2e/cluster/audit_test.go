@@ -1,0 +1,158 @@
+package deploy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
+)
+
+// wrong is a cluster with Cilium, as an API server with Cilium's own kinds takes it. Nothing runs in it.
+const wrong = `
+{apiVersion: v1, kind: Node, metadata: {name: audit-a, labels: {kubernetes.io/os: linux, iam.gke.io/gke-metadata-server-enabled: "true"}}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: audit-b, labels: {kubernetes.io/os: linux, iam.gke.io/gke-metadata-server-enabled: "true", audit: b}}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: audit-cilium}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: audit-shop}}
+---
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: agent, namespace: audit-cilium}}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: app, namespace: audit-shop, annotations: {iam.gke.io/gcp-service-account: app@demo-project.iam.gserviceaccount.com}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: cilium, namespace: audit-cilium, labels: {k8s-app: cilium}}
+spec: {nodeName: audit-a, hostNetwork: true, serviceAccountName: agent, containers: [{name: cilium-agent, image: "cilium:v1.20.2"}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: app, namespace: audit-shop, labels: {app: app}}
+spec: {nodeName: audit-a, serviceAccountName: app, containers: [{name: main, image: app}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: cilium-config, namespace: audit-cilium}
+data: {enable-bpf-masquerade: "false", kube-proxy-replacement: "true", enable-egress-gateway: "true", enable-local-redirect-policy: "true"}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNodeConfig
+metadata: {name: legacy, namespace: audit-cilium}
+spec: {nodeSelector: {matchLabels: {audit: b}}, defaults: {enable-host-legacy-routing: "true"}}
+---
+apiVersion: cilium.io/v2
+kind: CiliumNetworkPolicy
+metadata: {name: host, namespace: audit-shop}
+spec: {endpointSelector: {matchLabels: {"k8s:app": app}}, egress: [{toEntities: [host]}]}
+---
+apiVersion: cilium.io/v2
+kind: CiliumEgressGatewayPolicy
+metadata: {name: audit-out}
+spec: {selectors: [{podSelector: {matchLabels: {app: app}}}], destinationCIDRs: [0.0.0.0/0], egressGateway: {nodeSelector: {}}}
+`
+
+const redirect = `
+apiVersion: cilium.io/v2
+kind: CiliumLocalRedirectPolicy
+metadata: {name: metadata, namespace: audit-cilium}
+spec:
+  redirectFrontend: {addressMatcher: {ip: 169.254.169.254, toPorts: [{port: "80", protocol: TCP}]}}
+  redirectBackend: {localEndpointSelector: {matchLabels: {k8s-app: gke-metadata-server}}, toPorts: [{port: "988", protocol: TCP}]}
+`
+
+// makes applies the objects until the end of the test.
+func (c *cluster) makes(t *testing.T, text string) {
+	t.Helper()
+	for part := range strings.SplitSeq(text, "---\n") {
+		var o unstructured.Unstructured
+		if err := yaml.Unmarshal([]byte(part), &o.Object); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.apply(t.Context(), &o); err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.resource(&o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			now := int64(0) // no kubelet ends what does not run
+			_ = r.Delete(context.WithoutCancel(t.Context()), o.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now})
+		})
+	}
+}
+
+// plugin runs it, and decodes what it says.
+func plugin(t *testing.T, wantExit int, into any, args ...string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", append(args, "-o", "json")...).Output()
+	code := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out, into); err != nil || code != wantExit {
+		t.Fatalf("%v: exit code %d (%v), want %d: %s", args, code, err, wantExit, out)
+	}
+}
+
+// What is set up wrongly in Cilium is found by its own kinds, and what a change does is told
+// for each node.
+func TestTheClusterIsAudited(t *testing.T) {
+	audits := func() []string {
+		var said struct {
+			Findings []struct{ Code, Object string }
+			Unread   []string
+		}
+		plugin(t, 1, &said, "audit")
+		var found []string
+		for _, f := range said.Findings {
+			if strings.Contains(f.Object, "audit-") {
+				found = append(found, f.Code+" "+f.Object)
+			}
+		}
+		if len(said.Unread) > 0 {
+			t.Errorf("unread: %q", said.Unread)
+		}
+		return found
+	}
+	shared.makes(t, wrong)
+	want := []string{"WI105 Pod audit-shop/app", "WI308 CiliumEgressGatewayPolicy audit-out", "WI305 CiliumNodeConfig audit-cilium/legacy"}
+	if got := audits(); !slices.Equal(got, want) {
+		t.Errorf("found %q, want %q", got, want)
+	}
+	outlook := func(wantExit int) map[string]string {
+		var said struct {
+			Nodes []struct {
+				Nodes []string
+				Then  string
+			}
+		}
+		plugin(t, wantExit, &said, "what-if", "--set", "bpf.masquerade=true")
+		then := map[string]string{}
+		for _, g := range said.Nodes {
+			for _, n := range g.Nodes {
+				then[n] = g.Then
+			}
+		}
+		return then
+	}
+	if then := outlook(1); then["audit-a"] != "node" || then["audit-b"] != "own" {
+		t.Errorf("with BPF masquerading: %v, want node and own", then)
+	}
+	shared.makes(t, redirect)
+	if then := outlook(3); then["audit-a"] != "policy" || then["audit-b"] != "own" {
+		t.Errorf("behind a local redirect policy: %v, want policy and own", then)
+	}
+}
