@@ -14,57 +14,54 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// wrong is a cluster with Cilium, as an API server with Cilium's own kinds takes it. Nothing runs in it.
+// wrong is a cluster with Cilium, as an API server with Cilium's own kinds takes it. Nothing runs in it. It is
+// in the namespace default, whose Pods may be hostNetwork, and which stays.
 const wrong = `
 {apiVersion: v1, kind: Node, metadata: {name: audit-a, labels: {kubernetes.io/os: linux, iam.gke.io/gke-metadata-server-enabled: "true"}}}
 ---
 {apiVersion: v1, kind: Node, metadata: {name: audit-b, labels: {kubernetes.io/os: linux, iam.gke.io/gke-metadata-server-enabled: "true", audit: b}}}
 ---
-{apiVersion: v1, kind: Namespace, metadata: {name: audit-cilium}}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: audit-shop}}
----
-{apiVersion: v1, kind: ServiceAccount, metadata: {name: agent, namespace: audit-cilium}}
+{apiVersion: v1, kind: ServiceAccount, metadata: {name: audit-agent, namespace: default}}
 ---
 apiVersion: v1
 kind: ServiceAccount
-metadata: {name: app, namespace: audit-shop, annotations: {iam.gke.io/gcp-service-account: app@demo-project.iam.gserviceaccount.com}}
+metadata: {name: audit-app, namespace: default, annotations: {iam.gke.io/gcp-service-account: app@demo-project.iam.gserviceaccount.com}}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: cilium, namespace: audit-cilium, labels: {k8s-app: cilium}}
-spec: {nodeName: audit-a, hostNetwork: true, serviceAccountName: agent, containers: [{name: cilium-agent, image: "cilium:v1.20.2"}]}
+metadata: {name: audit-agent, namespace: default, labels: {k8s-app: cilium}}
+spec: {nodeName: audit-a, hostNetwork: true, serviceAccountName: audit-agent, containers: [{name: cilium-agent, image: "cilium:v1.20.2"}]}
 ---
 apiVersion: v1
 kind: Pod
-metadata: {name: app, namespace: audit-shop, labels: {app: app}}
-spec: {nodeName: audit-a, serviceAccountName: app, containers: [{name: main, image: app}]}
+metadata: {name: audit-app, namespace: default, labels: {audit: app}}
+spec: {nodeName: audit-a, serviceAccountName: audit-app, containers: [{name: main, image: app}]}
 ---
 apiVersion: v1
 kind: ConfigMap
-metadata: {name: cilium-config, namespace: audit-cilium}
+metadata: {name: cilium-config, namespace: default}
 data: {enable-bpf-masquerade: "false", kube-proxy-replacement: "true", enable-egress-gateway: "true", enable-local-redirect-policy: "true"}
 ---
 apiVersion: cilium.io/v2
 kind: CiliumNodeConfig
-metadata: {name: legacy, namespace: audit-cilium}
+metadata: {name: audit-legacy, namespace: default}
 spec: {nodeSelector: {matchLabels: {audit: b}}, defaults: {enable-host-legacy-routing: "true"}}
 ---
 apiVersion: cilium.io/v2
 kind: CiliumNetworkPolicy
-metadata: {name: host, namespace: audit-shop}
-spec: {endpointSelector: {matchLabels: {"k8s:app": app}}, egress: [{toEntities: [host]}]}
+metadata: {name: audit-host, namespace: default}
+spec: {endpointSelector: {matchLabels: {"k8s:audit": app}}, egress: [{toEntities: [host]}]}
 ---
 apiVersion: cilium.io/v2
 kind: CiliumEgressGatewayPolicy
 metadata: {name: audit-out}
-spec: {selectors: [{podSelector: {matchLabels: {app: app}}}], destinationCIDRs: [0.0.0.0/0], egressGateway: {nodeSelector: {}}}
+spec: {selectors: [{podSelector: {matchLabels: {audit: app}}}], destinationCIDRs: [0.0.0.0/0], egressGateway: {nodeSelector: {}}}
 `
 
 const redirect = `
 apiVersion: cilium.io/v2
 kind: CiliumLocalRedirectPolicy
-metadata: {name: metadata, namespace: audit-cilium}
+metadata: {name: audit-metadata, namespace: default}
 spec:
   redirectFrontend: {addressMatcher: {ip: 169.254.169.254, toPorts: [{port: "80", protocol: TCP}]}}
   redirectBackend: {localEndpointSelector: {matchLabels: {k8s-app: gke-metadata-server}}, toPorts: [{port: "988", protocol: TCP}]}
@@ -128,7 +125,7 @@ func TestTheClusterIsAudited(t *testing.T) {
 		return found
 	}
 	shared.makes(t, wrong)
-	want := []string{"WI105 Pod audit-shop/app", "WI308 CiliumEgressGatewayPolicy audit-out", "WI305 CiliumNodeConfig audit-cilium/legacy"}
+	want := []string{"WI105 Pod default/audit-app", "WI308 CiliumEgressGatewayPolicy audit-out", "WI305 CiliumNodeConfig default/audit-legacy"}
 	if got := audits(); !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
 	}
