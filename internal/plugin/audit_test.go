@@ -239,6 +239,11 @@ func TestAuditFindsEachWrongThingAlone(t *testing.T) {
 			return append(selfManaged(gatewayOn), egressGateway(mine, "10.0.0.0/8", "169.254.0.0/16"))
 		}, nil},
 		{"an egress gateway for others", func(world) []object { return append(selfManaged(gatewayOn), egressGateway(object{"app": "else"})) }, nil},
+		{"an egress gateway by what namespaces lack, which is not known", func(world) []object {
+			g := egressGateway(mine)
+			g["spec"].(object)["selectors"].([]object)[0]["namespaceSelector"] = object{"matchExpressions": []object{{"key": "team", "operator": "DoesNotExist"}}}
+			return append(selfManaged(gatewayOn), g)
+		}, nil},
 		{"an egress gateway that is off", func(world) []object { return append(selfManaged(nil), egressGateway(mine)) }, nil},
 		{"a Pod that has ended", func(w world) []object {
 			w.spec["hostNetwork"] = true
@@ -376,6 +381,9 @@ func TestCiliumPoliciesAreEvaluated(t *testing.T) {
 	redirected := append(selfManaged(object{"enable-local-redirect-policy": "true"}), redirectPolicy("988", object{"k8s-app": "gke-metadata-server"}), metadataPod("True", ""))
 	if got := audit(t, dump(t, healthy(), append(redirected, cnp(app, host))...)); len(got) != 0 {
 		t.Errorf("behind a local redirect policy the host is the metadata server: %q", got)
+	}
+	if got := audit(t, dump(t, healthy(), append(redirected, deny(cidr("169.254.169.254/32")), with(cnp(object{}, entities("all")), "CiliumClusterwideNetworkPolicy", ""))...)); len(got) != 0 {
+		t.Errorf("behind it the address that is denied may not be seen: %q", got)
 	}
 	for _, off := range []object{{"enable-policy": "never"}, {"policy-audit-mode": "true"}} {
 		if got := audit(t, dump(t, healthy(), append(selfManaged(off), cnp(app, entities("host")))...)); len(got) != 0 {

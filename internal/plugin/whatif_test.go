@@ -111,6 +111,7 @@ func TestWhatAChangeOfCiliumDoes(t *testing.T) {
 		{"a local redirect policy that is not obeyed", clusterDump(t, nil, redirectPolicy("988", object{})), masquerade, "", []string{"n1,n2: own node"}, "own node", "", 1},
 		{"other Pods", clusterDump(t, nil, other.pod), masquerade, "", []string{"n1,n2: own node"}, "own node", "Other Pods that get the node's rights: 1.", 1},
 		{"a node without the server", clusterDump(t, nil, withoutServer), []string{"bpf.masquerade=false"}, "", []string{"n1,n2: own own", "n3: node node"}, "own own", "lack the label", 0},
+		{"a Windows node, which Cilium has not", clusterDump(t, nil, object{"kind": "Node", "metadata": object{"name": "n4", "labels": object{"kubernetes.io/os": "windows"}}}), masquerade, "", []string{"n1,n2: own node"}, "own node", "", 1},
 		{"Google's Cilium", clusterDump(t, nil, object{"kind": "Pod", "metadata": object{"name": "anetd-1", "namespace": "kube-system", "labels": object{"k8s-app": "cilium"}}}), masquerade, "", []string{"n1,n2: unknown unknown"}, "unknown unknown", "are Google's", 3},
 		{"no Cilium", dump(t, healthy()), masquerade, "", []string{"n1: unknown unknown"}, "unknown unknown", "no ConfigMap cilium-config", 3},
 	} {
@@ -191,6 +192,7 @@ func TestCiliumIsReadFromTheCluster(t *testing.T) {
 		{"no kinds of Cilium", "", "node", "", func(*apiServer) {}},
 		{"a CiliumNodeConfig", "", "own", "", func(a *apiServer) { a.lists[configs] = []any{legacy} }},
 		{"one of before Cilium 1.16", "", "own", "", func(a *apiServer) { a.lists[secondVersion] = []any{legacy} }},
+		{"one in both versions", "", "own", "", func(a *apiServer) { a.lists[configs], a.lists[secondVersion] = []any{legacy}, []any{legacy} }},
 		{"CiliumNodeConfigs that may not be read", "", "unknown", "CiliumNodeConfig", func(a *apiServer) { a.forbidden = []string{configs, secondVersion} }},
 		{"a ConfigMap that may not be read", "", "unknown", "ConfigMap", func(a *apiServer) { a.forbidden = []string{"/api/v1/namespaces/mine/configmaps/cilium-config"} }},
 		{"one namespace", "shop", "node", "", func(*apiServer) {}},
@@ -204,6 +206,9 @@ func TestCiliumIsReadFromTheCluster(t *testing.T) {
 				t.Fatal(err)
 			}
 			f := plugin.WhatIf(i, plugin.Change{Set: map[string]string{}})
+			if len(i.NodeConfigs) > 1 {
+				t.Errorf("%d CiliumNodeConfigs, want the one", len(i.NodeConfigs))
+			}
 			if len(f.Nodes) != 1 || string(f.Nodes[0].Then) != tt.want {
 				t.Errorf("%+v, want one group: %s", f.Nodes, tt.want)
 			}
