@@ -8,29 +8,16 @@ import (
 	"time"
 )
 
-// What `kubectl workload-identity nodes` says, and README.md's line for all nodes,
-// while one of them is broken.
+// What `kubectl workload-identity nodes` says, while one of them is broken.
 func TestAllNodesAreAskedAtOnce(t *testing.T) {
 	c := shared
 	c.healthy(t)
 	nodes := func(wantExit int) map[string]string {
 		t.Helper()
-		out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", "nodes", "-n", namespace, "-l", enabledLabel+"=true", "-o", "json").Output()
-		code := 0
-		if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-			code = exit.ExitCode()
-		} else if err != nil {
-			t.Fatal(err)
-		}
 		var said struct {
 			Nodes []struct{ Node, State, Agent, Cause string }
 		}
-		if err := json.Unmarshal(out, &said); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
-		if code != wantExit {
-			t.Errorf("exit code %d, want %d: %s", code, wantExit, out)
-		}
+		plugin(t, wantExit, &said, "nodes", "-n", namespace, "-l", enabledLabel+"=true")
 		states := map[string]string{}
 		for _, n := range said.Nodes { // the worst first
 			if states[n.Node] != "" {
@@ -51,4 +38,19 @@ func TestAllNodesAreAskedAtOnce(t *testing.T) {
 		t.Errorf("nodes are %v, want the second one to be in node_fallback", got)
 	}
 	c.awaits(t, c.nodes[1], "match", broken.Add(30*time.Second))
+}
+
+// plugin runs it, and decodes what it says.
+func plugin(t *testing.T, wantExit int, into any, args ...string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", append(args, "-o", "json")...).Output()
+	code := 0
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		code = exit.ExitCode()
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(out, into); err != nil || code != wantExit {
+		t.Fatalf("%v: exit code %d (%v), want %d: %s", args, code, err, wantExit, out)
+	}
 }

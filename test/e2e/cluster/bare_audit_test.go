@@ -1,22 +1,18 @@
-package deploy
+package cluster
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// wrong is a cluster with Cilium, as an API server with Cilium's own kinds takes it. Nothing runs in it. It is
+// auditedObjects are a cluster with Cilium, as an API server with Cilium's own kinds takes it. Nothing runs in it. It is
 // in the namespace default, whose Pods may be hostNetwork, and which stays.
-const wrong = `
+const auditedObjects = `
 {apiVersion: v1, kind: Node, metadata: {name: audit-a, labels: {kubernetes.io/os: linux, iam.gke.io/gke-metadata-server-enabled: "true"}}}
 ---
 {apiVersion: v1, kind: Node, metadata: {name: audit-b, labels: {kubernetes.io/os: linux, iam.gke.io/gke-metadata-server-enabled: "true", audit: b}}}
@@ -58,7 +54,7 @@ metadata: {name: audit-out}
 spec: {selectors: [{podSelector: {matchLabels: {audit: app}}}], destinationCIDRs: [0.0.0.0/0], egressGateway: {nodeSelector: {}}}
 `
 
-const redirect = `
+const auditedRedirect = `
 apiVersion: cilium.io/v2
 kind: CiliumLocalRedirectPolicy
 metadata: {name: audit-metadata, namespace: default}
@@ -70,37 +66,19 @@ spec:
 // makes applies the objects until the end of the test.
 func (c *cluster) makes(t *testing.T, text string) {
 	t.Helper()
-	for part := range strings.SplitSeq(text, "---\n") {
-		var o unstructured.Unstructured
-		if err := yaml.Unmarshal([]byte(part), &o.Object); err != nil {
-			t.Fatal(err)
-		}
-		if err := c.apply(t.Context(), &o); err != nil {
-			t.Fatal(err)
-		}
-		r, err := c.resource(&o)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
+	all, err := objects([]byte(text))
+	must(t, err)
+	for _, o := range all {
+		must(t, c.apply(t.Context(), o))
+		r, err := c.resource(o)
+		must(t, err)
+		cleanup(t, func(ctx context.Context) error {
 			now := int64(0) // no kubelet ends what does not run
-			_ = r.Delete(context.WithoutCancel(t.Context()), o.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now})
+			if err := r.Delete(ctx, o.GetName(), metav1.DeleteOptions{GracePeriodSeconds: &now}); !apierrors.IsNotFound(err) {
+				return err
+			}
+			return nil
 		})
-	}
-}
-
-// plugin runs it, and decodes what it says.
-func plugin(t *testing.T, wantExit int, into any, args ...string) {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", append(args, "-o", "json")...).Output()
-	code := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = exit.ExitCode()
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(out, into); err != nil || code != wantExit {
-		t.Fatalf("%v: exit code %d (%v), want %d: %s", args, code, err, wantExit, out)
 	}
 }
 
@@ -124,7 +102,8 @@ func TestTheClusterIsAudited(t *testing.T) {
 		}
 		return found
 	}
-	shared.makes(t, wrong)
+	shared.bare(t)
+	shared.makes(t, auditedObjects)
 	want := []string{"WI105 Pod default/audit-app", "WI308 CiliumEgressGatewayPolicy audit-out", "WI305 CiliumNodeConfig default/audit-legacy"}
 	if got := audits(); !slices.Equal(got, want) {
 		t.Errorf("found %q, want %q", got, want)
@@ -148,7 +127,7 @@ func TestTheClusterIsAudited(t *testing.T) {
 	if then := outlook(1); then["audit-a"] != "node" || then["audit-b"] != "own" {
 		t.Errorf("with BPF masquerading: %v, want node and own", then)
 	}
-	shared.makes(t, redirect)
+	shared.makes(t, auditedRedirect)
 	if then := outlook(3); then["audit-a"] != "policy" || then["audit-b"] != "own" {
 		t.Errorf("behind a local redirect policy: %v, want policy and own", then)
 	}
