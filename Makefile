@@ -64,6 +64,7 @@ build: ## Build the exporter and the simulator into bin/
 
 plugin: ## Build the plugin into bin/, where kubectl finds it as `kubectl workload-identity` if that is in PATH
 	$(BUILD) -o bin/kubectl-workload_identity ./cmd/kubectl-workload-identity
+	cp cmd/kubectl-workload-identity/kubectl_complete-workload_identity bin/
 
 image: ## Build the image for PLATFORM with docker, podman or buildah (ENGINE), named IMAGE
 	@[ -n "$(ENGINE)" ] || { echo "make image: none of docker, podman and buildah is here; make image-tar needs none" >&2; exit 1; }

@@ -1,11 +1,10 @@
 // Command kubectl-workload_identity is the plugin `kubectl workload-identity`: what
-// the agents of a whole cluster say.
+// the agents of a whole cluster say, and what they cannot see.
 package main
 
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -15,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/plugin"
@@ -23,30 +24,18 @@ import (
 // version is set by the linker.
 var version = "dev"
 
-const usage = `Asks the agents of workload-identity-exporter which Google identity Pods get.
-It reads only, by your own rights, and never prints a token.
+const about = `Asks the agents of workload-identity-exporter which Google identity Pods get, and looks for workloads
+that are set up wrongly. It works by your own rights and never prints a token. It reads only, but for
+check, which adds an ephemeral container to the Pod.
 
-Usage:
-  kubectl workload-identity nodes [flags]     every node, the worst first
-  kubectl workload-identity audit [flags]     what is set up wrongly, for ServiceAccounts, Pods and nodes
-  kubectl workload-identity what-if [flags]   what a change of Cilium's settings will do
-  kubectl workload-identity version
+The flags that kubectl has for all commands hold here as well (kubectl options).
 
-Examples:
-  kubectl workload-identity nodes
-  kubectl workload-identity nodes -l cloud.google.com/gke-nodepool=default-pool -o wide
-  kubectl workload-identity nodes --watch
-  kubectl workload-identity audit -n shop -o wide
-  kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json | kubectl workload-identity audit -f -
-  kubectl workload-identity what-if --set bpf.masquerade=true
+Exit codes, as those of the exporter's own check, for the worst that was found:
+  0  all is right                 1  a wrong identity, or a finding of audit
+  2  a wrong flag or argument, or the cluster cannot be asked
+  3  it cannot be told            4  the identity is right, and no token is issued`
 
-Exit codes of nodes, by the worst of them, as those of check:
-  0  all match    1  a wrong identity    2  a wrong flag, or the cluster cannot be asked
-  3  it cannot be told, or a node has no agent    4  the identity is right, and no token is issued
-Those of audit: 0 without and 1 with a finding of --fail-on or worse, 2 as above.
-Those of what-if: 0 if Pods keep their identity, 1 if not, 2 and 3 as above.
-`
-
+// exitUsage is the exit code for a wrong flag, and for a cluster that cannot be asked.
 const exitUsage = 2
 
 func main() {
@@ -57,169 +46,163 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, out, problems io.Writer) int {
-	if len(args) == 0 {
-		fmt.Fprint(problems, usage)
+	o := options{out: out, problems: problems}
+	root := o.commands()
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(problems)
+	if command, err := root.ExecuteContextC(ctx); err != nil {
+		fmt.Fprintf(problems, "%s: %v\n", command.CommandPath(), err)
 		return exitUsage
 	}
-	switch command := args[0]; command {
-	case "nodes":
-		return nodes(ctx, args[1:], out, problems)
-	case "audit":
-		return audit(ctx, args[1:], out, problems)
-	case "what-if":
-		return whatIf(ctx, args[1:], out, problems)
-	case "version", "-version", "--version":
-		fmt.Fprintln(out, version)
-		return 0
-	case "help", "-h", "-help", "--help":
-		fmt.Fprint(out, usage)
-		return 0
-	default:
-		fmt.Fprintf(problems, "kubectl workload-identity %s: there is no such command: want nodes, audit, what-if or version\n", command)
-		return exitUsage
-	}
+	return o.code
 }
 
-// options are the flags that kubectl's users know.
+// options are what all commands have in common.
 type options struct {
-	kubeconfig, context, namespace, output string
+	out, problems io.Writer
+	code          int // of the exit
 
-	selector string // of nodes
-	watch    bool
-
-	file string // of audit and what-if
+	kubeconfig    string
+	overrides     clientcmd.ConfigOverrides
+	allNamespaces bool
+	output        string
 }
 
-// parse adds the flags that all commands have. It returns an exit code unless the
-// command is to go on.
-func (o *options) parse(command, does string, args []string, problems io.Writer, more func(*flag.FlagSet)) (int, bool) {
-	f := flag.NewFlagSet(command, flag.ContinueOnError)
-	f.SetOutput(problems)
-	f.Usage = func() {
-		fmt.Fprintf(f.Output(), "%s\n\nUsage:\n  kubectl workload-identity %s [flags]\n\nFlags:\n", does, command)
-		f.PrintDefaults()
+func (o *options) commands() *cobra.Command {
+	root := &cobra.Command{
+		Use: "kubectl-workload_identity", Annotations: map[string]string{cobra.CommandDisplayNameAnnotation: "kubectl workload-identity"},
+		Short: "Which Google identity Pods on GKE really get", Long: about, Version: version,
+		SilenceUsage: true, SilenceErrors: true,
+		RunE: func(c *cobra.Command, _ []string) error {
+			return errors.Join(errors.New("which command? Want one of these"), c.Help())
+		},
+		// kubectl has the completion of its own, and asks its plugins.
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	f.StringVar(&o.kubeconfig, "kubeconfig", "", "the `file` that names the cluster (default KUBECONFIG, or ~/.kube/config)")
-	f.StringVar(&o.context, "context", "", "the `name` of its context (default the current one)")
-	for _, name := range []string{"n", "namespace"} {
-		f.StringVar(&o.namespace, name, "", "only this `namespace` (default all)")
-	}
-	formats := plugin.Formats()
-	if command == "audit" {
-		formats = append(formats, "sarif")
-	}
-	for _, name := range []string{"o", "output"} {
-		f.StringVar(&o.output, name, "table", "the `format`: "+strings.Join(formats, ", "))
-	}
-	more(f)
-	switch err := f.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		return 0, false
-	case err != nil:
-		return exitUsage, false
-	case f.NArg() > 0:
-		fmt.Fprintf(problems, "kubectl workload-identity %s: %q is no flag\n", command, f.Arg(0))
-		return exitUsage, false
-	case !slices.Contains(formats, o.output):
-		fmt.Fprintf(problems, "kubectl workload-identity %s: -o=%q: want one of %s\n", command, o.output, strings.Join(formats, ", "))
-		return exitUsage, false
-	}
-	return 0, true
-}
-
-// ended is the exit code, after the error is told.
-func ended(command string, code int, err error, problems io.Writer) int {
-	if err != nil {
-		fmt.Fprintf(problems, "kubectl workload-identity %s: %v\n", command, err)
-		return exitUsage
-	}
-	return code
-}
-
-func nodes(ctx context.Context, args []string, out, problems io.Writer) int {
-	var o options
-	if code, ok := o.parse("nodes", "Lists every node with what its agent says, the worst first.", args, problems, func(f *flag.FlagSet) {
-		for _, name := range []string{"l", "selector"} {
-			f.StringVar(&o.selector, name, "", "only nodes with these `labels`")
+	root.SetVersionTemplate("{{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.StringVar(&o.kubeconfig, "kubeconfig", "", "the `file` that names the cluster (default KUBECONFIG, or ~/.kube/config)")
+	clientcmd.BindOverrideFlags(&o.overrides, flags, clientcmd.RecommendedConfigOverrideFlags(""))
+	flags.BoolVarP(&o.allNamespaces, "all-namespaces", "A", false, "all namespaces, which is the default of all commands but check")
+	flags.VisitAll(func(f *pflag.Flag) { // the others of kubectl are those that `kubectl options` lists
+		f.Hidden = !slices.Contains([]string{"kubeconfig", "context", "namespace", "all-namespaces", "as"}, f.Name)
+	})
+	must(root.RegisterFlagCompletionFunc("namespace", o.completed("", func(ctx context.Context, c *plugin.Cluster) ([]string, error) {
+		return c.Names(ctx, "/api/v1/namespaces")
+	})))
+	must(root.RegisterFlagCompletionFunc("context", func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		config, err := o.clientConfig().RawConfig()
+		names := make([]string, 0, len(config.Contexts))
+		for name := range config.Contexts {
+			names = append(names, name)
 		}
-		for _, name := range []string{"w", "watch"} {
-			f.BoolVar(&o.watch, name, false, "ask again every 10 seconds, until Ctrl-C")
-		}
-	}); !ok {
-		return code
-	}
-	code, err := o.list(ctx, out, problems)
-	return ended("nodes", code, err, problems)
+		slices.Sort(names)
+		return names, directive(err)
+	}))
+	root.AddCommand(o.nodes(), o.audit(), o.whatIf(), o.check(), o.exposed(), &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		Run: func(*cobra.Command, []string) { fmt.Fprintln(o.out, version) },
+	})
+	return root
 }
 
-func (o options) inventory(ctx context.Context) (plugin.Inventory, error) {
-	switch o.file {
-	case "":
+// command is one that prints in several formats, those of all and more.
+func (o *options) command(c cobra.Command, more ...string) *cobra.Command {
+	formats := append(plugin.Formats(), more...)
+	if c.Args == nil {
+		c.Args = cobra.NoArgs
+	}
+	runs := c.RunE
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if !slices.Contains(formats, o.output) {
+			return fmt.Errorf("--output=%q: want one of %s", o.output, strings.Join(formats, ", "))
+		}
+		return runs(c, args)
+	}
+	c.Flags().StringVarP(&o.output, "output", "o", formats[0], "the `format`: "+strings.Join(formats, ", "))
+	must(c.RegisterFlagCompletionFunc("output", fixed(formats...)))
+	return &c
+}
+
+// fixed completes one of these words.
+func fixed(words ...string) cobra.CompletionFunc {
+	return cobra.FixedCompletions(words, cobra.ShellCompDirectiveNoFileComp)
+}
+
+// completed completes what the cluster has, after a prefix, if it says so soon.
+func (o *options) completed(prefix string, list func(context.Context, *plugin.Cluster) ([]string, error)) cobra.CompletionFunc {
+	return func(c *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(c.Context(), 3*time.Second)
+		defer cancel()
 		cluster, err := o.cluster()
 		if err != nil {
-			return plugin.Inventory{}, err
+			return nil, directive(err)
 		}
-		return plugin.ReadCluster(ctx, cluster, o.namespace)
-	case "-":
-		return plugin.ReadDump(os.Stdin)
+		names, err := list(ctx, cluster)
+		for i := range names {
+			names[i] = prefix + names[i]
+		}
+		return names, directive(err)
 	}
-	file, err := os.Open(o.file)
-	if err != nil {
-		return plugin.Inventory{}, err
-	}
-	defer file.Close()
-	return plugin.ReadDump(file)
 }
 
-func (o options) cluster() (*plugin.Cluster, error) {
+func directive(err error) cobra.ShellCompDirective {
+	if err != nil {
+		return cobra.ShellCompDirectiveError
+	}
+	return cobra.ShellCompDirectiveNoFileComp
+}
+
+// must is for what only a mistake in this program can make fail.
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+// namespace is the one that was asked for, empty for all.
+func (o *options) namespace() string {
+	if o.allNamespaces {
+		return ""
+	}
+	return o.overrides.Context.Namespace
+}
+
+func (o *options) clientConfig() clientcmd.ClientConfig {
 	rules := clientcmd.NewDefaultClientConfigLoadingRules()
 	rules.ExplicitPath = o.kubeconfig
-	config, err := clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &clientcmd.ConfigOverrides{CurrentContext: o.context}).ClientConfig()
+	return clientcmd.NewNonInteractiveDeferredLoadingClientConfig(rules, &o.overrides)
+}
+
+func (o *options) cluster() (*plugin.Cluster, error) {
+	config, err := o.clientConfig().ClientConfig()
 	if err != nil {
 		return nil, err
 	}
 	return plugin.NewCluster(config)
 }
 
-func (o options) list(ctx context.Context, out, problems io.Writer) (int, error) {
-	cluster, err := o.cluster()
-	if err != nil {
-		return 0, err
-	}
-	where := plugin.Where{Namespace: o.namespace, NodeSelector: o.selector}
-	if isTerminal(problems) {
-		where.Progress = func(answered, agents int) {
-			fmt.Fprintf(problems, "\r%d of %d agents\x1b[K", answered, agents)
-			if answered == agents {
-				fmt.Fprint(problems, "\r\x1b[K")
-			}
-		}
-	}
-	for {
-		rows, err := plugin.Nodes(ctx, cluster, where)
-		if err != nil {
-			return 0, err
-		}
-		if err := plugin.PrintNodes(out, rows, o.output, isTerminal(out) && os.Getenv("NO_COLOR") == ""); err != nil {
-			return 0, err
-		}
-		if !o.watch {
-			return plugin.ExitCode(rows), nil
-		}
-		select {
-		case <-ctx.Done():
-			return plugin.ExitCode(rows), nil
-		case <-time.After(10 * time.Second):
-			fmt.Fprintln(out)
-		}
-	}
+// dumpFlag adds the flag for what was read before.
+func dumpFlag(c *cobra.Command, file *string) {
+	c.Flags().StringVarP(file, "filename", "f", "", "a `file` with the output of kubectl get serviceaccounts,pods,nodes,networkpolicies -A -o json, - for standard input, instead of a cluster")
 }
 
-func isTerminal(w io.Writer) bool {
-	file, ok := w.(*os.File)
-	if !ok {
-		return false
+func (o *options) inventory(ctx context.Context, file string) (plugin.Inventory, error) {
+	switch file {
+	case "":
+		cluster, err := o.cluster()
+		if err != nil {
+			return plugin.Inventory{}, err
+		}
+		return plugin.ReadCluster(ctx, cluster, o.namespace())
+	case "-":
+		return plugin.ReadDump(os.Stdin)
 	}
-	info, err := file.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
+	dump, err := os.Open(file)
+	if err != nil {
+		return plugin.Inventory{}, err
+	}
+	defer dump.Close()
+	return plugin.ReadDump(dump)
 }

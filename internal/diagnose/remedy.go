@@ -232,7 +232,7 @@ func findWhyVM(f Facts) Remedy {
 func restartPods(f Facts) Remedy {
 	return Remedy{
 		"Restart the Pods that run under an annotated Kubernetes ServiceAccount, are not hostNetwork, and started " +
-			"before the end of the failure. The runbook has a command that lists only those.",
-		[]string{"kubectl get pods -A -o wide --field-selector spec.nodeName=" + f.node()},
+			"before the end of the failure. The plugin for kubectl lists only those, and so does a command of the runbook.",
+		[]string{"kubectl workload-identity exposed", "kubectl get pods -A -o wide --field-selector spec.nodeName=" + f.node()},
 	}
 }

@@ -1,6 +1,6 @@
 // Package plugin is what `kubectl workload-identity` does: it asks the agents of a
-// cluster, by the rights of whoever calls it, and says it in their words. It reads
-// only, and never sees a token of a Pod.
+// cluster, by the rights of whoever calls it, and says it in their words. It
+// never sees a token of a Pod, and reads only, but that check adds a container to one.
 package plugin
 
 import (
@@ -37,7 +37,8 @@ var codecs = func() serializer.CodecFactory {
 func NewCluster(config *rest.Config) (*Cluster, error) {
 	c := rest.CopyConfig(config)
 	c.UserAgent = "kubectl-workload-identity"
-	c.QPS = -1 // the API server bounds by itself who asks much, and the calls at once are few
+	c.WarningHandler = rest.NoWarnings{} // what is wrong comes as an error
+	c.QPS = -1                           // the API server bounds by itself who asks much, and the calls at once are few
 	c.NegotiatedSerializer = codecs.WithoutConversion()
 	api, err := rest.UnversionedRESTClientFor(c)
 	if err != nil {
@@ -107,4 +108,20 @@ func is(conditions []condition, kind string) bool {
 		}
 	}
 	return false
+}
+
+// Names are those of the objects in the list at the path.
+func (c *Cluster) Names(ctx context.Context, path string) ([]string, error) {
+	var names []string
+	for o, err := range list[struct {
+		Metadata struct {
+			Name string `json:"name"`
+		} `json:"metadata"`
+	}](ctx, c, path, "", metadataOnly) {
+		if err != nil {
+			return names, err
+		}
+		names = append(names, o.Metadata.Name)
+	}
+	return names, nil
 }

@@ -128,14 +128,7 @@ func ask(ctx context.Context, c *Cluster, p Pod) NodeRow {
 		row.Cause = why
 		return row
 	}
-	body, err := c.get(ctx, "/api/v1/namespaces/"+p.Metadata.Namespace+"/pods/"+address(p)+"/proxy/status.json", nil, "", patience)
-	var r report.Report
-	if err == nil {
-		err = json.Unmarshal(body, &r)
-	}
-	if err == nil && !slices.Contains(identity.States(), r.State) {
-		err = fmt.Errorf("it is in no state that is known here: %q", shown(string(r.State)))
-	}
+	r, err := status(ctx, c, p)
 	if err != nil {
 		row.Cause = "the agent does not answer: " + shown(err.Error())
 		return row
@@ -150,6 +143,19 @@ func ask(ctx context.Context, c *Cluster, p Pod) NodeRow {
 		}
 	}
 	return row
+}
+
+// status is what the agent in the Pod reports. All words in it are foreign.
+func status(ctx context.Context, c *Cluster, p Pod) (report.Report, error) {
+	var r report.Report
+	body, err := c.get(ctx, "/api/v1/namespaces/"+p.Metadata.Namespace+"/pods/"+address(p)+"/proxy/status.json", nil, "", patience)
+	if err == nil {
+		err = json.Unmarshal(body, &r)
+	}
+	if err == nil && !slices.Contains(identity.States(), r.State) {
+		err = fmt.Errorf("it is in no state that is known here: %q", shown(string(r.State)))
+	}
+	return r, err
 }
 
 // address is the Pod as the proxy of the API server knows it: with the scheme, if it

@@ -113,6 +113,8 @@ type Change struct {
 	From identity.State `json:"from"`
 	To   identity.State `json:"to"`
 	Why  string         `json:"why"`
+	// Observed is the identity that the metadata server gave from then on.
+	Observed string `json:"observed,omitempty"`
 }
 
 // About is the process itself.
@@ -160,7 +162,7 @@ func New(s *agent.Snapshot, about About) Report {
 		r.Probes = append(r.Probes, Probe{At: p.At.UTC(), State: p.State, Failures: p.Failures, Dropped: p.Dropped})
 	}
 	for _, c := range s.Changes {
-		r.Changes = append(r.Changes, Change{At: c.At.UTC(), From: c.From, To: c.To.State, Why: shown(c.To.Why)})
+		r.Changes = append(r.Changes, Change{At: c.At.UTC(), From: c.From, To: c.To.State, Why: shown(c.To.Why), Observed: string(c.To.Identity)})
 	}
 	if r.About.Settings == nil {
 		r.About.Settings = []Setting{}

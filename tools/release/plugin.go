@@ -18,6 +18,8 @@ import (
 const (
 	plugin = "kubectl-workload_identity"
 	krew   = "workload-identity"
+	// completion is what kubectl asks for what Tab completes.
+	completion = "kubectl_complete-workload_identity"
 	// downloads is where the workflow publishes.
 	downloads = "https://github.com/workload-identity-exporter/workload-identity-exporter/releases/download/v"
 )
@@ -52,6 +54,10 @@ func (r release) archive(p platform) string {
 // plugins packs the plugin for each platform, with its bill of materials, and writes the
 // manifest by which krew installs it.
 func (r release) plugins(files map[string][]byte, license []byte) error {
+	completes, err := os.ReadFile(filepath.Join(r.root, "cmd/kubectl-workload-identity", completion))
+	if err != nil {
+		return err
+	}
 	var all []map[string]any
 	for _, p := range platforms() {
 		path := filepath.Join(r.root, "bin/plugin", p.String(), p.binary())
@@ -64,7 +70,7 @@ func (r release) plugins(files map[string][]byte, license []byte) error {
 			return err
 		}
 		name := r.archive(p) + ".tar.gz"
-		packed, err := zipped(r.when, []file{{"LICENSE", 0o644, license}, {plugin + ".cdx.json", 0o644, bill}, {p.binary(), 0o755, content}})
+		packed, err := zipped(r.when, []file{{"LICENSE", 0o644, license}, {plugin + ".cdx.json", 0o644, bill}, {completion, 0o755, completes}, {p.binary(), 0o755, content}})
 		if err != nil {
 			return err
 		}

@@ -86,19 +86,19 @@ func (c *cluster) makes(t *testing.T, text string) {
 // for each node.
 func TestTheClusterIsAudited(t *testing.T) {
 	audits := func() []string {
-		var said struct {
+		var all struct {
 			Findings []struct{ Code, Object string }
 			Unread   []string
 		}
-		plugin(t, 1, &said, "audit")
+		said(t, 1, &all, "audit")
 		var found []string
-		for _, f := range said.Findings {
+		for _, f := range all.Findings {
 			if strings.Contains(f.Object, "audit-") {
 				found = append(found, f.Code+" "+f.Object)
 			}
 		}
-		if len(said.Unread) > 0 {
-			t.Errorf("unread: %q", said.Unread)
+		if len(all.Unread) > 0 {
+			t.Errorf("unread: %q", all.Unread)
 		}
 		return found
 	}
@@ -109,15 +109,15 @@ func TestTheClusterIsAudited(t *testing.T) {
 		t.Errorf("found %q, want %q", got, want)
 	}
 	outlook := func(wantExit int) map[string]string {
-		var said struct {
+		var all struct {
 			Nodes []struct {
 				Nodes []string
 				Then  string
 			}
 		}
-		plugin(t, wantExit, &said, "what-if", "--set", "bpf.masquerade=true")
+		said(t, wantExit, &all, "what-if", "--set", "bpf.masquerade=true")
 		then := map[string]string{}
-		for _, g := range said.Nodes {
+		for _, g := range all.Nodes {
 			for _, n := range g.Nodes {
 				then[n] = g.Then
 			}

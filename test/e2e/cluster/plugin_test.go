@@ -2,8 +2,7 @@ package cluster
 
 import (
 	"encoding/json"
-	"errors"
-	"os/exec"
+	"os"
 	"testing"
 	"time"
 )
@@ -14,12 +13,12 @@ func TestAllNodesAreAskedAtOnce(t *testing.T) {
 	c.healthy(t)
 	nodes := func(wantExit int) map[string]string {
 		t.Helper()
-		var said struct {
+		var all struct {
 			Nodes []struct{ Node, State, Agent, Cause string }
 		}
-		plugin(t, wantExit, &said, "nodes", "-n", namespace, "-l", enabledLabel+"=true")
+		said(t, wantExit, &all, "nodes", "-n", namespace, "-l", enabledLabel+"=true")
 		states := map[string]string{}
-		for _, n := range said.Nodes { // the worst first
+		for _, n := range all.Nodes { // the worst first
 			if states[n.Node] != "" {
 				t.Errorf("%s has a second agent, %+v", n.Node, n)
 				continue
@@ -40,17 +39,11 @@ func TestAllNodesAreAskedAtOnce(t *testing.T) {
 	c.awaits(t, c.nodes[1], "match", broken.Add(30*time.Second))
 }
 
-// plugin runs it, and decodes what it says.
-func plugin(t *testing.T, wantExit int, into any, args ...string) {
+// said is what the plugin says, decoded.
+func said(t *testing.T, wantExit int, into any, args ...string) {
 	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "../../../bin/kubectl-workload_identity", append(args, "-o", "json")...).Output()
-	code := 0
-	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		code = exit.ExitCode()
-	} else if err != nil {
-		t.Fatal(err)
-	}
-	if err := json.Unmarshal(out, into); err != nil || code != wantExit {
+	out, code := plugin(t, os.Getenv("KUBECONFIG"), append(args, "-o", "json")...)
+	if err := json.Unmarshal([]byte(out), into); err != nil || code != wantExit {
 		t.Fatalf("%v: exit code %d (%v), want %d: %s", args, code, err, wantExit, out)
 	}
 }

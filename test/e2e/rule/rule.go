@@ -75,6 +75,9 @@ func Masquerade() []expr.Any { return []expr.Any{&expr.Masq{}} }
 // Drop discards them.
 func Drop() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}} }
 
+// Accept lets them pass this hook.
+func Accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
 // Reject answers them with a TCP reset.
 func Reject() []expr.Any { return []expr.Any{&expr.Reject{Type: unix.NFT_REJECT_TCP_RST}} }
 

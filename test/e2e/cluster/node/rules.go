@@ -68,6 +68,34 @@ func (r *rules) redirect() error {
 	return r.netfilter.Flush()
 }
 
+// bypassFor takes it away from one Pod alone.
+func (r *rules) bypassFor(source netip.Addr) error {
+	r.remove("redirect")
+	r.add("redirect", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, nftables.ChainPriorityNATDest,
+		rule.Of(rule.From(source.String()), rule.Accept()),
+		rule.Of(rule.To(linkLocal, 80), rule.DNAT(gkeServer, gkePort)))
+	return r.netfilter.Flush()
+}
+
+// restore takes back what bypassFor did.
+func (r *rules) restore() error {
+	r.remove("redirect")
+	return r.redirect()
+}
+
+// drop discards what the Pod sends to the metadata server, as a NetworkPolicy does that
+// selects it and has no rule for that address.
+func (r *rules) drop(source netip.Addr) error {
+	r.add("drop", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw,
+		rule.Of(rule.From(source.String()), rule.To(linkLocal, 80), rule.Drop()))
+	return r.netfilter.Flush()
+}
+
+func (r *rules) undrop() error {
+	r.remove("drop")
+	return r.netfilter.Flush()
+}
+
 // bypass takes the redirection away.
 func (r *rules) bypass() error {
 	r.remove("redirect")

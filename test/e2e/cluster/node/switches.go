@@ -15,6 +15,8 @@ import (
 // switches is the HTTP API by which the node is broken:
 //
 //	PUT /bypass?after=5s&for=20s            Pods are no longer redirected
+//	PUT /bypass?source=IP&...               this Pod is no longer redirected
+//	PUT /drop?source=IP&...                 what this Pod asks the metadata server is dropped
 //	PUT /cut?address=IP:PORT&address=...    nobody reaches these addresses by way of the node
 //
 // A switch goes on after a while and off after another, so that a test can plan
@@ -48,7 +50,16 @@ func switches(ctx context.Context, r *rules) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("PUT /bypass", func(w http.ResponseWriter, q *http.Request) {
-		plan(w, q.URL.Query(), "bypass", r.bypass, r.redirect)
+		if !q.URL.Query().Has("source") {
+			plan(w, q.URL.Query(), "bypass", r.bypass, r.redirect)
+		} else if source, ok := sourceOf(w, q); ok {
+			plan(w, q.URL.Query(), "bypass for "+source.String(), func() error { return r.bypassFor(source) }, r.restore)
+		}
+	})
+	mux.HandleFunc("PUT /drop", func(w http.ResponseWriter, q *http.Request) {
+		if source, ok := sourceOf(w, q); ok {
+			plan(w, q.URL.Query(), "drop from "+source.String(), func() error { return r.drop(source) }, r.undrop)
+		}
 	})
 	mux.HandleFunc("PUT /cut", func(w http.ResponseWriter, q *http.Request) {
 		var addresses []netip.AddrPort
@@ -63,4 +74,14 @@ func switches(ctx context.Context, r *rules) http.Handler {
 		plan(w, q.URL.Query(), "cut "+strings.Join(q.URL.Query()["address"], ", "), func() error { return r.cut(addresses) }, r.mend)
 	})
 	return mux
+}
+
+func sourceOf(w http.ResponseWriter, q *http.Request) (netip.Addr, bool) {
+	text := q.URL.Query().Get("source")
+	source, err := netip.ParseAddr(text)
+	if err != nil || !source.Is4() {
+		http.Error(w, fmt.Sprintf("source=%q: want an IPv4 address", text), http.StatusBadRequest)
+		return source, false
+	}
+	return source, true
 }
