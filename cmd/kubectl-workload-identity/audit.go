@@ -70,5 +70,5 @@ func (o *options) audits(ctx context.Context, a auditFlags) error {
 	if slices.ContainsFunc(found, func(f plugin.Finding) bool { return slices.Index(plugin.Severities(), f.Severity) <= severe }) {
 		o.code = 1
 	}
-	return plugin.PrintFindings(o.out, found, unread, o.output)
+	return plugin.PrintFindings(o.out, found, unread, o.output, o.coloured())
 }

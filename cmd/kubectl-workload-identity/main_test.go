@@ -66,7 +66,7 @@ func TestCommands(t *testing.T) {
 		"check app --image x --timeout 0s":    {2, "", "--timeout=0s: want a duration above 0s"},
 		"check --pods 0 app --image x":        {2, "", "--pods=0: want 1 or more"},
 		"check app --image x --kubeconfig " + kubeconfig: {2, "", kubeconfig},
-		"audit -f " + file:                                             {0, "0 errors, 1 warnings, 0 for information", ""},
+		"audit -f " + file:                                             {0, "0 errors, 1 warning, 0 for information", ""},
 		"audit --fail-on warning -f " + file:                           {1, "WI102", ""},
 		"audit --fail-on never -f " + file:                             {0, "WI102", ""},
 		"audit --fail-on often -f " + file:                             {2, "", `--fail-on="often": want error, warning, info or never`},

@@ -45,7 +45,7 @@ func (o *options) list(ctx context.Context, selector string, watch bool) error {
 		if err != nil {
 			return err
 		}
-		if err := plugin.PrintNodes(o.out, rows, o.output, isTerminal(o.out) && os.Getenv("NO_COLOR") == ""); err != nil {
+		if err := plugin.PrintNodes(o.out, rows, o.output, o.coloured()); err != nil {
 			return err
 		}
 		o.code = plugin.ExitCode(rows)
@@ -60,6 +60,9 @@ func (o *options) list(ctx context.Context, selector string, watch bool) error {
 		}
 	}
 }
+
+// coloured tells whether a table may have colours. See no-color.org.
+func (o *options) coloured() bool { return isTerminal(o.out) && os.Getenv("NO_COLOR") == "" }
 
 func isTerminal(w io.Writer) bool {
 	file, ok := w.(*os.File)

@@ -203,7 +203,7 @@ func whyNone(n Node) string {
 	}
 	for _, t := range n.Spec.Taints {
 		if t.Effect == "NoSchedule" || t.Effect == "NoExecute" {
-			return "the node has the taint " + shown(t.Key) + ", if the agent does not tolerate it"
+			return "the node has the taint " + shown(t.Key) + ", which the agent may not tolerate"
 		}
 	}
 	return "no Pod of it is here"

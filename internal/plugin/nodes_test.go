@@ -163,7 +163,7 @@ func TestEveryNodeHasARow(t *testing.T) {
 		"empty no_answer: no agent: no Pod of it is here",
 		"gce no_answer: no agent: the node has no GKE metadata server (its pool is not in the mode GKE_METADATA)",
 		"later no_answer: the agent does not answer: it is in no state that is known here: \"gone_to_lunch\"",
-		"tainted no_answer: no agent: the node has the taint gpu, if the agent does not tolerate it",
+		"tainted no_answer: no agent: the node has the taint gpu, which the agent may not tolerate",
 		"windows no_answer: no agent: it is a Windows node",
 		"blind unknown_expectation: ",
 		"right match: ",

@@ -30,10 +30,7 @@ func PrintNodes(w io.Writer, rows []NodeRow, format string, coloured bool) error
 		return fmt.Errorf("-o=%q: want %s", format, strings.Join(Formats(), ", "))
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
-	heading := "NODE\tSTATE\tSINCE\tEXPECTED\tOBSERVED\tCAUSE"
-	if coloured { // without effect, and as long as the codes below it
-		heading = strings.Replace(heading, "STATE", "\x1b[39mSTATE\x1b[0m", 1)
-	}
+	heading := "NODE\t" + painted("STATE", plain, coloured) + "\tSINCE\tEXPECTED\tOBSERVED\tCAUSE"
 	if format == "wide" {
 		heading += "\tANSWERED BY\tAGENT\tVERSION"
 	}
@@ -43,7 +40,7 @@ func PrintNodes(w io.Writer, rows []NodeRow, format string, coloured bool) error
 		if r.Since != nil {
 			since = duration.HumanDuration(time.Since(*r.Since)) // as kubectl says it
 		}
-		cells := []string{r.Node, colour(r.State, coloured), since, or(r.Expected), or(r.Observed), or(r.Cause)}
+		cells := []string{r.Node, painted(string(r.State), colour(r.State), coloured), since, or(r.Expected), or(r.Observed), or(r.Cause)}
 		if format == "wide" {
 			cells = append(cells, or(string(r.Server)), or(r.Agent), or(r.Version))
 		}
@@ -64,21 +61,35 @@ func object(w io.Writer, v any, format string) error {
 	return err
 }
 
-// colour is the state in its colour. All codes have the same length, which the table
-// counts as well.
-func colour(s identity.State, coloured bool) string {
-	if !coloured {
-		return string(s)
-	}
-	code := "33" // cannot tell
+// The colours of a terminal.
+const wrong, right, doubtful, plain = "31", "32", "33", "39"
+
+// colour is the one of a state.
+func colour(s identity.State) string {
 	switch {
 	case s == Silent:
 	case report.ExitCode(s) == report.ExitMatch:
-		code = "32"
+		return right
 	case report.ExitCode(s) == report.ExitWrong:
-		code = "31"
+		return wrong
 	}
-	return "\x1b[" + code + "m" + string(s) + "\x1b[0m"
+	return doubtful
+}
+
+// painted is the text in a colour. All codes have the same length, which a table counts
+// as well, so that each cell of a column needs one.
+func painted(text, code string, coloured bool) string {
+	if !coloured {
+		return text
+	}
+	return "\x1b[" + code + "m" + text + "\x1b[0m"
+}
+
+func many(count int, noun string) string {
+	if count == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", count, noun)
 }
 
 func or(s string) string {
@@ -88,8 +99,8 @@ func or(s string) string {
 	return s
 }
 
-// PrintFindings writes the findings in one of the Formats.
-func PrintFindings(w io.Writer, found []Finding, unread []string, format string) error {
+// PrintFindings writes the findings in one of the Formats. A table has colours for a terminal.
+func PrintFindings(w io.Writer, found []Finding, unread []string, format string, coloured bool) error {
 	if format == "json" || format == "yaml" {
 		return object(w, struct {
 			Findings []Finding `json:"findings"`
@@ -101,12 +112,13 @@ func PrintFindings(w io.Writer, found []Finding, unread []string, format string)
 	}
 	t := tabwriter.NewWriter(w, 0, 0, 3, ' ', 0)
 	if len(found) > 0 {
-		fmt.Fprintln(t, "CODE\tSEVERITY\tOBJECT\tWHAT")
+		fmt.Fprintf(t, "CODE\t%s\tOBJECT\tWHAT\n", painted("SEVERITY", plain, coloured))
 	}
 	for _, f := range found {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Code, f.Severity, f.Object, f.What)
+		code := map[Severity]string{Error: wrong, Warning: doubtful, Info: plain}[f.Severity]
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", f.Code, painted(string(f.Severity), code, coloured), f.Object, f.What)
 		if format == "wide" {
-			fmt.Fprintf(t, "\t\t\tbecause: %s\n\t\t\tremedy: %s\n\t\t\tmore: %s\n", f.Evidence, f.Do, f.Link)
+			fmt.Fprintf(t, "\t%[1]s\t\tbecause: %[2]s\n\t%[1]s\t\tremedy: %[3]s\n\t%[1]s\t\tmore: %[4]s\n", painted("", plain, coloured), f.Evidence, f.Do, f.Link)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -118,7 +130,7 @@ func PrintFindings(w io.Writer, found []Finding, unread []string, format string)
 	}
 	says := "Nothing is wrong in what was looked at."
 	if len(found) > 0 {
-		says = fmt.Sprintf("%d errors, %d warnings, %d for information; -o wide has the evidence and the remedies.", counts[Error], counts[Warning], counts[Info])
+		says = fmt.Sprintf("%s, %s, %d for information; -o wide has the evidence and the remedies.", many(counts[Error], "error"), many(counts[Warning], "warning"), counts[Info])
 	}
 	if len(unread) > 0 {
 		says += " Nothing was read, and nothing is said, of " + strings.Join(unread, ", ") + "."

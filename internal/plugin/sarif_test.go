@@ -36,7 +36,7 @@ type sarif struct {
 func sarifOf(t *testing.T, found []plugin.Finding) sarif {
 	t.Helper()
 	var out strings.Builder
-	if err := plugin.PrintFindings(&out, found, nil, "sarif"); err != nil {
+	if err := plugin.PrintFindings(&out, found, nil, "sarif", false); err != nil {
 		t.Fatal(err)
 	}
 	var log sarif
