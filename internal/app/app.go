@@ -74,6 +74,7 @@ func New(o Options) (*App, error) {
 	a.server, err = web.New(web.Options{
 		Address: c.ListenAddress, ConfigFile: c.WebConfigFile, Gatherer: o.Registry,
 		Snapshot: a.loop.Snapshot, Alive: a.loop.Alive, About: p.about, Logger: o.Logger,
+		Hosts: c.WebHosts, Panicked: p.counters.PanickedServing,
 	})
 	if err != nil {
 		return nil, err

@@ -20,6 +20,8 @@ type Config struct {
 	ListenAddress string `split_words:"true" default:":10988" want:"[HOST]:PORT" desc:"Address of the HTTP server: metrics, health, status page."`
 	WebConfigFile string `split_words:"true" want:"a path" desc:"File that sets up TLS and basic authentication for the HTTP server, in the format of the Prometheus exporter-toolkit. None: plain HTTP."`
 
+	WebHosts []string `split_words:"true" want:"names separated by commas" desc:"Names of the public DNS by which people open the status page, as behind an Ingress. By addresses, names without a dot, and names in .svc, .local, .internal and .localhost it can always be asked for; by others it is refused, because a page of somebody else's may have that name (DNS rebinding)."`
+
 	MetadataHost        string   `split_words:"true" default:"169.254.169.254" want:"HOST or HOST:PORT" desc:"The metadata server to ask. Any other than the default is for tests: a probe of it says nothing about what Pods get, so it is shown on the status page and by the metric workload_identity_config_info. GCE_METADATA_HOST and proxies are ignored."`
 	ExpectedEmails      []string `split_words:"true" want:"identities separated by commas" desc:"The identities that are right, any one of them. None: what the annotations of the Pod's own Kubernetes ServiceAccount say, read from the API server."`
 	NodeServiceAccounts []string `split_words:"true" want:"emails separated by commas, with * for any run of characters" desc:"Service accounts that are known to be a node's, besides the default ones of Compute Engine, *-compute@developer.gserviceaccount.com and *@project.gserviceaccount.com. They are recognised even when the metadata server of GKE hands them out."`

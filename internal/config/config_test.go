@@ -35,7 +35,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	values := map[string]string{
-		"WI_LISTEN_ADDRESS": "127.0.0.1:1", "WI_WEB_CONFIG_FILE": file, "WI_METADATA_HOST": "[::1]:80",
+		"WI_LISTEN_ADDRESS": "127.0.0.1:1", "WI_WEB_CONFIG_FILE": file, "WI_WEB_HOSTS": "agents.example.com", "WI_METADATA_HOST": "[::1]:80",
 		"WI_EXPECTED_EMAILS": "a@p.iam.gserviceaccount.com, b@p.iam.gserviceaccount.com", "WI_NODE_SERVICE_ACCOUNTS": "nodes-*@p.iam.gserviceaccount.com",
 		"WI_PROBE_INTERVAL": "1s", "WI_PROBE_TIMEOUT": "100ms", "WI_TOKEN_INTERVAL": "1s", "WI_EXPECTATION_INTERVAL": "1m", "WI_STARTUP_GRACE": "0s", "WI_ANNOTATION_GRACE": "0s",
 		"WI_POD_NAME": "pod", "WI_POD_NAMESPACE": "namespace", "WI_NODE_NAME": "node", "WI_SERVICE_ACCOUNT": "account", "WI_SERVICE_ACCOUNT_DIRECTORY": "/x",

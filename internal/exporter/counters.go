@@ -20,6 +20,7 @@ type Counters struct {
 	probeFailures *prometheus.CounterVec
 	probeDuration *prometheus.HistogramVec
 	probePanics   prometheus.Counter
+	httpPanics    prometheus.Counter
 	kubeRequests  *prometheus.CounterVec
 	kubeFailures  *prometheus.CounterVec
 }
@@ -32,6 +33,7 @@ func NewCounters() *Counters {
 		probes:        probes.counter(),
 		probeFailures: probeFailures.counter(),
 		probePanics:   probePanics.counter().WithLabelValues(),
+		httpPanics:    httpPanics.counter().WithLabelValues(),
 		kubeRequests:  kubeRequests.counter(),
 		kubeFailures:  kubeFailures.counter(),
 		probeDuration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
@@ -86,6 +88,9 @@ func (c *Counters) Judged(s identity.State) { c.verdicts.WithLabelValues(string(
 // Panicked counts a probe that panicked.
 func (c *Counters) Panicked() { c.probePanics.Inc() }
 
+// PanickedServing counts a request to the agent that made it panic.
+func (c *Counters) PanickedServing() { c.httpPanics.Inc() }
+
 // KubernetesRequest counts a request to the API server, and its failure unless
 // the reason is empty.
 func (c *Counters) KubernetesRequest(resource kube.Resource, reason kube.Reason) {
@@ -96,7 +101,7 @@ func (c *Counters) KubernetesRequest(resource kube.Resource, reason kube.Reason)
 }
 
 func (c *Counters) collectors() []prometheus.Collector {
-	return []prometheus.Collector{c.verdicts, c.probes, c.probeFailures, c.probeDuration, c.probePanics, c.kubeRequests, c.kubeFailures}
+	return []prometheus.Collector{c.verdicts, c.probes, c.probeFailures, c.probeDuration, c.probePanics, c.httpPanics, c.kubeRequests, c.kubeFailures}
 }
 
 // Describe implements prometheus.Collector.

@@ -46,6 +46,7 @@ var (
 	probeFailures = Metric{"probe_failures_total", "counter", "Requests to the endpoint of the metadata server without a usable answer, by reason.", []string{"endpoint", "reason"}}
 	probeDuration = Metric{"probe_duration_seconds", "histogram", "Duration of requests to the endpoint of the metadata server, from dialing to the end of the answer.", []string{"endpoint"}}
 	probePanics   = Metric{"probe_panics_total", "counter", "Probes that panicked. Anything but 0 is a bug of the exporter.", nil}
+	httpPanics    = Metric{"http_panics_total", "counter", "Requests to the agent that made it panic. Anything but 0 is a bug of the exporter.", nil}
 	kubeRequests  = Metric{"kubernetes_requests_total", "counter", "Requests to the Kubernetes API server.", []string{"resource"}}
 	kubeFailures  = Metric{"kubernetes_request_failures_total", "counter", "Requests to the Kubernetes API server that failed, by reason.", []string{"resource", "reason"}}
 )
@@ -56,7 +57,7 @@ func Metrics() []Metric {
 		state, stateEntered, verdicts, expectedInfo, observedInfo,
 		probeSuccess, probes, probeFailures, probeDuration, lastProbe, tokenExpiry, firstToken,
 		suspected, risk,
-		expectation, kubeRequests, kubeFailures, configInfo, buildInfo, probePanics,
+		expectation, kubeRequests, kubeFailures, configInfo, buildInfo, probePanics, httpPanics,
 	}
 }
 

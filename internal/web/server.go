@@ -38,12 +38,16 @@ type Options struct {
 	// About is asked each time: a token that tells more may be mounted later.
 	About  func() report.About
 	Logger *slog.Logger
+	// Hosts are names by which the status is asked for, beside those of ours.
+	Hosts []string
+	// Panicked is told of a handler that panicked.
+	Panicked func()
 }
 
 // Server is the HTTP server. It listens from New on, and answers from Run on.
 type Server struct {
 	options  Options
-	listener net.Listener
+	listener *connections
 	http     *http.Server
 }
 
@@ -57,16 +61,26 @@ func New(o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("WI_LISTEN_ADDRESS=%q: %w: want an address of this host and a free port", o.Address, err)
 	}
-	s := &Server{options: o, listener: listener}
+	o.Logger = newSeldom(o.Logger)
+	s := &Server{options: o, listener: &connections{Listener: listener, now: time.Now, open: map[*connection]bool{}}}
 	s.http = &http.Server{
 		Handler: s.routes(),
 		// A client that sends nothing must not hold a connection for ever.
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
-		WriteTimeout:      30 * time.Second,
+		WriteTimeout:      15 * time.Second,
 		IdleTimeout:       3 * time.Minute, // longer than a scrape interval
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(o.Logger.Handler(), slog.LevelDebug),
+		ConnState:         s.listener.changed,
+		// Nobody needs HTTP/2 here, in which one connection is as dear as many.
+		Protocols: new(http.Protocols),
+	}
+	s.http.Protocols.SetHTTP1(true)
+	// The toolkit puts its passwords before the handler when it serves, and the guard
+	// belongs before these.
+	s.listener.ready = func() {
+		s.http.Handler = &guard{s.http.Handler, s.listener, newPasswords(), o.Panicked, o.Logger}
 	}
 	return s, nil
 }
@@ -101,20 +115,18 @@ func (s *Server) Run(ctx context.Context) error {
 
 func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
-	m.Handle("GET /metrics", promhttp.HandlerFor(s.options.Gatherer, promhttp.HandlerOpts{
-		EnableOpenMetrics:   true,
-		ErrorLog:            slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelError),
-		MaxRequestsInFlight: 10,
-		Timeout:             10 * time.Second,
-	}))
+	m.Handle("GET /metrics", newScrapes(promhttp.HandlerFor(s.options.Gatherer, promhttp.HandlerOpts{
+		EnableOpenMetrics: true,
+		ErrorLog:          slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelError),
+	})))
 	for _, path := range []string{"GET /healthz", "GET /-/healthy"} {
 		m.HandleFunc(path, s.healthy)
 	}
 	for _, path := range []string{"GET /readyz", "GET /-/ready"} {
 		m.HandleFunc(path, s.ready)
 	}
-	m.HandleFunc("GET /status.json", s.statusJSON)
-	m.HandleFunc("GET /{$}", s.statusPage)
+	m.HandleFunc("GET /status.json", ours(s.options.Hosts, s.statusJSON))
+	m.HandleFunc("GET /{$}", ours(s.options.Hosts, s.statusPage))
 	return m
 }
 

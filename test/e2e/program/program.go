@@ -64,6 +64,9 @@ func Start(name, path string, environment []string, arguments ...string) (*Progr
 	return p, nil
 }
 
+// PID is the process's number.
+func (p *Program) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends one to the program.
 func (p *Program) Signal(s syscall.Signal) error { return p.cmd.Process.Signal(s) }
 
