@@ -22,7 +22,7 @@ const (
 
 // connections is a listener that has a bounded number of connections. While all are taken, the next
 // one waits in the kernel's queue for its turn, until another ends, or one that does
-// nothing is cut off: first of the address that has the most of them.
+// nothing is cut off: one of the address that has the most of them.
 type connections struct {
 	net.Listener
 	now func() time.Time
@@ -88,12 +88,13 @@ func (l *connections) add(c *connection) bool {
 }
 
 // idlest is the connection that can be spared: of the address with the most, the one that
-// has done nothing for the longest time.
+// has done nothing for the longest time. Others keep theirs, however idle they are.
 func (l *connections) idlest() *connection {
 	now := l.now()
-	count := map[string]int{}
+	count, most := map[string]int{}, 0
 	for c := range l.open {
 		count[c.host]++
+		most = max(most, count[c.host])
 	}
 	var found *connection
 	for c := range l.open {
@@ -101,10 +102,7 @@ func (l *connections) idlest() *connection {
 		if c.state == http.StateActive || c.state == http.StateNew && c.heard {
 			patience = slow
 		}
-		if now.Sub(c.since) < patience {
-			continue
-		}
-		if found == nil || count[c.host] > count[found.host] || count[c.host] == count[found.host] && c.since.Before(found.since) {
+		if count[c.host] == most && now.Sub(c.since) >= patience && (found == nil || c.since.Before(found.since)) {
 			found = c
 		}
 	}
