@@ -54,7 +54,7 @@ pack = cd tools && $(GO) run ./release image -tag $(2) -version $(VERSION) -revi
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
 PLUGINS := $(foreach system,linux darwin windows,$(foreach architecture,amd64 arm64,bin/plugin/$(system)_$(architecture)))
-.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-web pictures pictures-dashboards chromium clean
+.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 sec
 
 e2e-dashboards: $(PROMETHEUS) ## Ask every query of the dashboards on real agents, and on 15,000 nodes within a second each (3 minutes)
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) $(GO) test -count=1 -timeout 15m -v ./dashboards
+
+e2e-pressure: ## Attack the agent's HTTP server, each way for PRESSURE (30s), and see what is left for Prometheus
+	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 40m -v ./pressure
 
 e2e-web: chromium $(AXE) ## Look at the status page with Chromium in every state, and with the accessibility rules of axe
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m -v ./web

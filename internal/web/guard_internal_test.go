@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -174,7 +175,7 @@ func TestGuessingKeepsNobodyOut(t *testing.T) {
 	var refused atomic.Int64
 	for i := range 100 {
 		all.Go(func() {
-			if ask(g, "192.0.2.2", "prometheus", fmt.Sprint(i)) == http.StatusTooManyRequests {
+			if ask(g, "192.0.2.2", "prometheus", strconv.Itoa(i)) == http.StatusTooManyRequests {
 				refused.Add(1)
 			}
 		})
@@ -204,7 +205,7 @@ func TestGuessingKeepsNobodyOut(t *testing.T) {
 func TestWhatIsRememberedIsBounded(t *testing.T) {
 	p := newPasswords()
 	for i := range 100 {
-		p.learn(p.sum(fmt.Sprint(i)))
+		p.learn(p.sum(strconv.Itoa(i)))
 	}
 	if len(p.good) != credentialsRemembered || !p.known(p.sum("99")) || p.known(p.sum("1")) {
 		t.Errorf("%d credentials are remembered, want the last %d", len(p.good), credentialsRemembered)
@@ -269,7 +270,7 @@ func TestScrapesAtTheSameTimeShareAPage(t *testing.T) {
 			t.Errorf("%d pages for 300 scrapes of three forms, %d at once; want 3, and %d", rendered.Load(), most.Load(), rendersAtOnce)
 		}
 		for i := range 20 {
-			all.Go(func() { scrape(fmt.Sprint(i)) })
+			all.Go(func() { scrape(strconv.Itoa(i)) })
 		}
 		time.Sleep(10 * time.Millisecond)
 		began := time.Now()
