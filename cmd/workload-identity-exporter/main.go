@@ -25,7 +25,10 @@ const (
 	exitUsage = 2
 )
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	noCores()
+	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
+}
 
 // run is the program: what it returns is the exit code.
 func run(args []string, stdout, stderr io.Writer) int {

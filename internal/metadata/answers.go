@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -50,17 +51,19 @@ func parseToken(x *exchange) identity.Token {
 	if x.failure != nil {
 		return a
 	}
-	// oauth2.Token is never printed or wrapped into an error: fmt shows its secret.
+	// The secrets are looked at in the body, and copied nowhere.
 	var token struct {
 		oauth2.Token
-		ExpiresIn json.RawMessage `json:"expires_in"` // to tell null from nothing
+		AccessToken  presence        `json:"access_token"`
+		RefreshToken presence        `json:"refresh_token"`
+		ExpiresIn    json.RawMessage `json:"expires_in"` // to tell null from nothing
 	}
 	err := json.Unmarshal(x.body, &token)
 	lifetime, ok := lifetime(token.ExpiresIn)
 	switch {
 	case err != nil: // err may quote the body
 		a.Failure = x.malformed("the answer is not the JSON of a token")
-	case token.AccessToken == "":
+	case !bool(token.AccessToken):
 		a.Failure = x.malformed("the answer has no access_token")
 	case !strings.EqualFold(token.Type(), "Bearer"):
 		a.Failure = x.malformed("the token_type is not Bearer")
@@ -71,6 +74,18 @@ func parseToken(x *exchange) identity.Token {
 		a.Genuine, a.Proxy = true, ""
 	}
 	return a
+}
+
+// presence tells whether a field is a string that is not empty.
+type presence bool
+
+// UnmarshalJSON implements json.Unmarshaler. What it gets is a part of the body.
+func (p *presence) UnmarshalJSON(b []byte) error {
+	if string(b) != "null" && (len(b) < 2 || b[0] != '"') {
+		return errors.New("not a string")
+	}
+	*p = len(b) > len(`""`) && b[0] == '"'
+	return nil
 }
 
 // maxLifetime is twice as long as any access token of Google lives.
@@ -117,11 +132,11 @@ func tokenRefusal(r identity.Reason, body []byte) (identity.Reason, string) {
 // go of the token. Its signature is not verified: whoever answers is who answers.
 func parseClaims(x *exchange) identity.Claims {
 	unknown := identity.Claims{Server: identity.ServerUnknown}
-	parts := strings.Split(strings.TrimSpace(string(x.body)), ".")
+	parts := bytes.Split(bytes.TrimSpace(x.body), []byte("."))
 	if x.failure != nil || len(parts) != 3 {
 		return unknown
 	}
-	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
+	payload, err := base64.RawURLEncoding.AppendDecode(nil, parts[1])
 	var claims struct {
 		Audience string `json:"aud"`
 		Email    string `json:"email"`

@@ -72,6 +72,17 @@ func (c *connection) close() {
 		<-c.closed // so that no goroutine is left
 	}
 	_ = c.Close()
+	// What was read may be a token, and the buffer lies in memory until it is reused.
+	c.reader.Reset(zeros{})
+	_, _ = c.reader.Peek(c.reader.Size())
+}
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) {
+	clear(b)
+	return len(b), nil
 }
 
 // Read reads no more than is left to read.
@@ -122,11 +133,32 @@ func (c *connection) ask(r *http.Request) (*http.Response, error) {
 // the end of what the server sends.
 func (c *connection) readBody(res *http.Response) ([]byte, error) {
 	c.left = maxFramed
-	body, err := io.ReadAll(io.LimitReader(res.Body, maxBody+1))
+	body, err := readAll(res.Body)
 	if err == nil && len(body) > maxBody {
 		err = errTooLarge
 	}
 	return body, c.cause(err, "the body is")
+}
+
+// readAll is io.ReadAll, but it reads one byte more than maxBody at most, and leaves no
+// copy behind when it needs more room.
+func readAll(r io.Reader) ([]byte, error) {
+	b := make([]byte, 0, 4<<10) // the usual token fits
+	for {
+		n, err := r.Read(b[len(b):min(cap(b), maxBody+1)])
+		b = b[:len(b)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return b, nil
+		case err != nil, len(b) > maxBody:
+			return b, err
+		case len(b) == cap(b):
+			larger := make([]byte, len(b), 2*cap(b)+1)
+			copy(larger, b)
+			clear(b)
+			b = larger
+		}
+	}
 }
 
 // cause is why reading failed. What has come until a connection breaks is parsed

@@ -67,9 +67,11 @@ func markOfProxy(header http.Header, body []byte) string {
 }
 
 func isPage(header http.Header, body []byte) bool {
-	begin := strings.ToLower(string(bytes.TrimSpace(body[:min(len(body), maxSearched)])))
-	return strings.HasPrefix(header.Get("Content-Type"), "text/html") ||
-		strings.HasPrefix(begin, "<!doctype html") || strings.HasPrefix(begin, "<html")
+	begin := bytes.TrimSpace(body)
+	begins := func(with string) bool {
+		return len(begin) >= len(with) && bytes.EqualFold(begin[:len(with)], []byte(with))
+	}
+	return strings.HasPrefix(header.Get("Content-Type"), "text/html") || begins("<!doctype html") || begins("<html")
 }
 
 // knowsNoPod reports whether the server says that it does not know who asks: that

@@ -2,7 +2,8 @@
 // why when there is no answer.
 //
 // An access token is a secret. It exists only in this package, only while its
-// answer is read, and leaves it as a type and a lifetime.
+// answer is read, and leaves it as a type and a lifetime. The buffers that held it are
+// overwritten; it is in no string. Those of the kernel are the kernel's.
 package metadata
 
 import (
@@ -47,11 +48,11 @@ func (p *Prober) Probe(ctx context.Context, withToken bool) (o identity.Observat
 	pauses := watchPauses(p.timeout)
 	defer func() { o.Void = isVoid(o, pauses.stop(), p.timeout) }()
 	questions := []func(){
-		func() { o.Email = parseEmail(p.ask(ctx, identity.EndpointEmail)) },
-		func() { o.Server = parseServer(p.ask(ctx, identity.EndpointServer)) },
+		func() { o.Email = answer(p.ask(ctx, identity.EndpointEmail), parseEmail) },
+		func() { o.Server = answer(p.ask(ctx, identity.EndpointServer), parseServer) },
 	}
 	if withToken {
-		questions = append(questions, func() { o.Token = parseToken(p.ask(ctx, identity.EndpointToken)) })
+		questions = append(questions, func() { o.Token = answer(p.ask(ctx, identity.EndpointToken), parseToken) })
 	}
 	atOnce(questions)
 	settle(&o)
@@ -64,7 +65,13 @@ const endpointIdentity identity.Endpoint = "identity"
 // Claims asks for an identity token, and returns what it says about the server: a
 // second witness beside the machine type, for a verdict that somebody must explain.
 func (p *Prober) Claims(ctx context.Context) identity.Claims {
-	return parseClaims(p.ask(ctx, endpointIdentity))
+	return answer(p.ask(ctx, endpointIdentity), parseClaims)
+}
+
+// answer is what is made of an exchange, whose body is gone afterwards.
+func answer[T any](x *exchange, parse func(*exchange) T) T {
+	defer clear(x.body)
+	return parse(x)
 }
 
 // Panic is what Probe panics with if one of its requests did. It has the place, but
