@@ -100,7 +100,7 @@ func (n nodes) event(ctx context.Context, client *kubernetes.Clientset, namespac
 	e := &corev1.Event{
 		ObjectMeta:     metav1.ObjectMeta{GenerateName: "e2e-", Namespace: namespace},
 		InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own},
-		Reason:         "Test", Message: "of the suite", Type: corev1.EventTypeWarning,
+		Reason:         "WorkloadIdentityTest", Message: "of the suite", Type: corev1.EventTypeWarning,
 		Source: corev1.EventSource{Component: exporter, Host: n.own}, ReportingController: exporter, ReportingInstance: "x",
 	}
 	change(e)
@@ -139,6 +139,15 @@ func TestAnAgentWritesEventsAboutItsOwnNodeAndPod(t *testing.T) {
 		{"with another object", n.agent, "default", func(e *corev1.Event) {
 			e.Related = &corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.other}
 		}, "about one object"},
+		{"with another reason", n.agent, "default", func(e *corev1.Event) { e.Reason = "NodeNotReady" }, "a reason that begins with WorkloadIdentity"},
+		{"without a reason", n.agent, "default", func(e *corev1.Event) { e.Reason = "" }, "a reason that begins with WorkloadIdentity"},
+		{"with a message of a megabyte", n.agent, "default", func(e *corev1.Event) { e.Message = strings.Repeat("x", 1<<20) }, "at most 1,024"},
+		{"with labels", n.agent, "default", func(e *corev1.Event) { e.Labels = map[string]string{"a": "b"} }, "no labels"},
+		{"with annotations", n.agent, "default", func(e *corev1.Event) { e.Annotations = map[string]string{"a": "b"} }, "no labels"},
+		{"that cannot be deleted", n.agent, "default", func(e *corev1.Event) { e.Finalizers = []string{"example.com/x"} }, "no labels"},
+		{"that somebody owns", n.agent, "default", func(e *corev1.Event) {
+			e.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "x", UID: "y"}}
+		}, "no labels"},
 		{"by a token that names no Pod", n.unbound, "default", func(*corev1.Event) {}, "not bound to a Pod on a node"},
 		{"by somebody else", shared.Clientset, "default", func(e *corev1.Event) { e.InvolvedObject.Name = n.other }, ""},
 	} {
@@ -159,7 +168,7 @@ func TestTheSameHoldsForTheOtherFormOfEvents(t *testing.T) {
 	write := func(node, controller string) error {
 		e := &eventsv1.Event{
 			ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-", Namespace: "default"}, EventTime: metav1.NowMicro(),
-			ReportingController: controller, ReportingInstance: "x", Action: "Probe", Reason: "Test", Type: corev1.EventTypeWarning,
+			ReportingController: controller, ReportingInstance: "x", Action: "Probe", Reason: "WorkloadIdentityTest", Type: corev1.EventTypeWarning,
 			Regarding: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: node},
 		}
 		made, err := n.agent.EventsV1().Events("default").Create(t.Context(), e, metav1.CreateOptions{})
@@ -179,7 +188,7 @@ func TestAnAgentRepeatsItsOwnEventsAndTakesOverNobodys(t *testing.T) {
 		t.Helper()
 		e, err := shared.CoreV1().Events("default").Create(t.Context(), &corev1.Event{
 			ObjectMeta:     metav1.ObjectMeta{GenerateName: "e2e-", Namespace: "default"},
-			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own}, Source: corev1.EventSource{Component: exporter},
+			InvolvedObject: corev1.ObjectReference{APIVersion: "v1", Kind: "Node", Name: n.own}, Source: corev1.EventSource{Component: exporter}, Reason: "WorkloadIdentityTest",
 			ReportingController: exporter, ReportingInstance: instance,
 		}, metav1.CreateOptions{})
 		must(t, err)
@@ -230,6 +239,8 @@ func TestAnAgentSetsOneConditionOfItsOwnNode(t *testing.T) {
 		{"takes the labels away", n.own, `{"metadata": {"labels": null}}`, n.agent, "does not change the labels"},
 		{"an annotation", n.own, `{"metadata": {"annotations": {"a": "b"}}}`, n.agent, "does not change the labels"},
 		{"a finalizer", n.own, `{"metadata": {"finalizers": ["example.com/x"]}}`, n.agent, "does not change the labels"},
+		{"an owner", n.own, `{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "y"}]}}`, n.agent, "does not change the labels"},
+		{"a message of a megabyte", n.own, strings.Replace(broken, "Pods get", strings.Repeat("x", 1<<20), 1), n.agent, "at most 2,048"},
 		{"by a token that names no Pod", n.own, broken, n.unbound, "changes that node only"},
 		{"by somebody else", n.other, `{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}`, shared.Clientset, ""},
 	} {
@@ -243,6 +254,12 @@ func TestAnAgentSetsOneConditionOfItsOwnNode(t *testing.T) {
 			}
 		})
 	}
+	t.Run("the condition twice", func(t *testing.T) {
+		twice := []byte(`[{"op": "add", "path": "/status/conditions/-", "value": {"type": "WorkloadIdentityBroken", "status": "True"}},
+			{"op": "add", "path": "/status/conditions/-", "value": {"type": "WorkloadIdentityBroken", "status": "False"}}]`)
+		_, err := n.agent.CoreV1().Nodes().Patch(t.Context(), n.own, types.JSONPatchType, twice, metav1.PatchOptions{}, "status")
+		must(t, isRefused(err, "once"))
+	})
 	t.Run("the node itself", func(t *testing.T) {
 		_, err := n.agent.CoreV1().Nodes().Patch(t.Context(), n.own, types.MergePatchType, []byte(`{"spec": {"unschedulable": true}}`), metav1.PatchOptions{})
 		must(t, isRefused(err, "the status of its node only"))
