@@ -63,7 +63,16 @@ func SelfFromToken(credentials string) (Self, error) {
 	if err != nil {
 		return Self{}, fmt.Errorf("read the ServiceAccount token: %w", err)
 	}
-	parts := strings.Split(strings.TrimSpace(string(token)), ".")
+	self, ok := claimsOf(string(token))
+	if !ok { // the error could quote a part of the token
+		return Self{}, fmt.Errorf("the ServiceAccount token in %s is not a JSON Web Token with readable claims", credentials)
+	}
+	return self, nil
+}
+
+// claimsOf reads the payload of a JSON Web Token.
+func claimsOf(token string) (self Self, ok bool) {
+	parts := strings.Split(strings.TrimSpace(token), ".")
 	type named struct{ Name, UID string }
 	var claims struct {
 		Issuer     string `json:"iss"`
@@ -73,19 +82,18 @@ func SelfFromToken(credentials string) (Self, error) {
 			ServiceAccount named
 		} `json:"kubernetes.io"`
 	}
-	// Errors are not wrapped: they could quote a part of the token.
 	if len(parts) != 3 {
-		return Self{}, fmt.Errorf("the ServiceAccount token in %s is not a JSON Web Token", credentials)
+		return Self{}, false
 	}
 	payload, err := base64.RawURLEncoding.DecodeString(parts[1])
 	if err != nil || json.Unmarshal(payload, &claims) != nil {
-		return Self{}, fmt.Errorf("the ServiceAccount token in %s has no readable claims", credentials)
+		return Self{}, false
 	}
 	k := claims.Kubernetes
 	return Self{
 		Namespace: k.Namespace, ServiceAccount: k.ServiceAccount.Name, Node: k.Node.Name, Pod: k.Pod.Name,
 		PodUID: k.Pod.UID, Project: projectOf(claims.Issuer),
-	}, nil
+	}, true
 }
 
 // projectOf is PROJECT in a GKE cluster's issuer,

@@ -45,12 +45,14 @@ type connection struct {
 	closed chan struct{} // by the end of the context
 }
 
+// dialer is the DialContext of net.Dialer.
+type dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
 // connect opens a connection to the host of the URL. A kept-alive one would keep
 // the NAT decision of its first packet and hide a masquerade change until it is
 // closed.
-func connect(ctx context.Context, u *url.URL) (*connection, error) {
-	d := net.Dialer{KeepAlive: -1}
-	conn, err := d.DialContext(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
+func connect(ctx context.Context, dial dialer, u *url.URL) (*connection, error) {
+	conn, err := dial(ctx, "tcp", net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "80")))
 	if err != nil {
 		return nil, err
 	}

@@ -45,7 +45,7 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	r.URL.Host, r.Host, r.Close = x.prober.host, "", true
 	r.Header.Set("User-Agent", x.prober.userAgent)
 
-	c, err := connect(r.Context(), r.URL)
+	c, err := connect(r.Context(), x.prober.dial, r.URL)
 	if err != nil {
 		x.failure = networkFailure(err, false)
 		return nil, x.failure
@@ -56,21 +56,8 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		x.failure = networkFailure(err, true)
 		return nil, x.failure
 	}
-	x.status, x.serverHeader = res.StatusCode, foreign.Text(res.Header.Get("Server"), maxExcerpt)
-	x.body, err = c.readBody(res)
-	podUnknown := x.isAboutPod() && knowsNoPod(res.StatusCode, res.Header, x.body)
-	x.genuine = podUnknown || isGenuine(res.StatusCode, res.Header, x.body)
-	if !x.genuine {
-		x.proxy = markOfProxy(res.Header, x.body)
-	}
-	switch {
-	// The status says more than what became of the body of an error.
-	case res.StatusCode != http.StatusOK:
-		x.failure = x.refusal(podUnknown)
-	case err != nil:
-		x.failure = networkFailure(err, true)
-		x.failure.Status = res.StatusCode
-	}
+	body, err := c.readBody(res)
+	x.take(res.StatusCode, res.Header, body, err)
 	if x.failure != nil {
 		return nil, x.failure
 	}
@@ -79,6 +66,24 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 		StatusCode: res.StatusCode, Status: res.Status, Header: res.Header, Request: r,
 		Proto: res.Proto, ProtoMajor: res.ProtoMajor, ProtoMinor: res.ProtoMinor, Body: http.NoBody,
 	}, nil
+}
+
+// take keeps what is known of the answer, whose body could be read but for the error.
+func (x *exchange) take(status int, header http.Header, body []byte, err error) {
+	x.status, x.serverHeader, x.body = status, foreign.Text(header.Get("Server"), maxExcerpt), body
+	podUnknown := x.isAboutPod() && knowsNoPod(status, header, body)
+	x.genuine = podUnknown || isGenuine(status, header, body)
+	if !x.genuine {
+		x.proxy = markOfProxy(header, body)
+	}
+	switch {
+	// The status says more than what became of the body of an error.
+	case status != http.StatusOK:
+		x.failure = x.refusal(podUnknown)
+	case err != nil:
+		x.failure = networkFailure(err, true)
+		x.failure.Status = status
+	}
 }
 
 // networkFailure tells a server that does not answer from one that is not there.

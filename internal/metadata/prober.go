@@ -9,6 +9,7 @@ package metadata
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"runtime"
 	"runtime/debug"
@@ -30,6 +31,7 @@ type Prober struct {
 	host      string
 	timeout   time.Duration
 	userAgent string
+	dial      dialer
 }
 
 // New returns a prober of the metadata server at host, an IP address or name
@@ -38,7 +40,8 @@ type Prober struct {
 // The environment is not asked: neither GCE_METADATA_HOST, which the client
 // library obeys, nor a proxy may redirect a probe and fake a pass.
 func New(host string, timeout time.Duration, userAgent string) *Prober {
-	return &Prober{host: host, timeout: timeout, userAgent: userAgent}
+	dial := (&net.Dialer{KeepAlive: -1}).DialContext
+	return &Prober{host: host, timeout: timeout, userAgent: userAgent, dial: dial}
 }
 
 // Probe asks the server for the email, for who it is, and if withToken for a
