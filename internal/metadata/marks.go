@@ -74,6 +74,10 @@ func isPage(header http.Header, body []byte) bool {
 	return strings.HasPrefix(header.Get("Content-Type"), "text/html") || begins("<!doctype html") || begins("<html")
 }
 
+var saysNoPod = regexp.MustCompile(`(?i)\bcaller is not authenticated\b|\battestation failed\b` +
+	`|\bunable to find pod\b|\bno pods? (with|for|found|matches)\b|\bnot match any pods?\b|\bpod ([^ ]+ ){0,5}not found\b` +
+	`|\b(unknown|unattested) ((source|client|pod|ip) ){0,2}(pod|caller|ip|address)\b`)
+
 // knowsNoPod reports whether the server says that it does not know who asks: that
 // there is no Pod with the address, or that nobody vouches for it. GKE's server logs
 // such a text (gcpdiag rule gke/ERR/2023_011), and emulators answer it. What IAM says
@@ -88,9 +92,7 @@ func knowsNoPod(status int, header http.Header, body []byte) bool {
 	if isPage(header, body) || bytes.Contains(body, []byte("IAM returned")) || bytes.Contains(body, []byte("iam.serviceAccounts")) {
 		return false
 	}
-	return regexp.MustCompile(`(?i)\bcaller is not authenticated\b|\battestation failed\b` +
-		`|\bunable to find pod\b|\bno pods? (with|for|found|matches)\b|\bnot match any pods?\b|\bpod ([^ ]+ ){0,5}not found\b` +
-		`|\b(unknown|unattested) ((source|client|pod|ip) ){0,2}(pod|caller|ip|address)\b`).Match(body)
+	return saysNoPod.Match(body)
 }
 
 // settle gives a 404 for the machine type its meaning: of a metadata server it is
