@@ -105,7 +105,9 @@ func (c *Change) add(tree map[string]any) error {
 		case key != "":
 			c.Set[key] = value
 		case strings.HasPrefix(name, "extraConfig."):
-			c.Set[strings.TrimPrefix(name, "extraConfig.")] = value
+			if key := strings.TrimPrefix(name, "extraConfig."); key != "" {
+				c.Set[key] = value
+			}
 		case isKey(name):
 			c.Set[name] = value
 		}
