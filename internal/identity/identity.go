@@ -105,10 +105,11 @@ const (
 // metadata server does: serviceAccount:project.svc.id.goog[namespace/name].
 func isMember(folded string) bool {
 	return strings.HasPrefix(folded, memberPrefix) || strings.HasPrefix(folded, memberSetPrefix) ||
-		strings.Contains(folded, ".svc.id.") && strings.HasSuffix(folded, "]")
+		strings.Contains(folded, ".svc.id.") && strings.Contains(folded, "[") && strings.HasSuffix(folded, "]")
 }
 
-// refuseMember names the identity that the member has in it.
+// refuseMember names the identity that the member has in it, which is shorter: what a
+// member is without its prefix and its brackets may be one again.
 func refuseMember(folded string) error {
 	if strings.HasPrefix(folded, memberSetPrefix) {
 		return errors.New("a set of principals, want one of them")

@@ -56,6 +56,10 @@ func TestParse(t *testing.T) {
 		{"principalSet://iam.googleapis.com/projects/123/locations/global/workloadIdentityPools/project.svc.id.goog/namespace/demo", "", ""},
 		{"serviceAccount:project.svc.id.goog[demo/app]", "", ""},
 		{"serviceAccount:project.svc.id.goog", "", ""},
+		// What is left of a member may be one again.
+		{"project.svc.id.goog]", "", ""},
+		{"serviceAccount:serviceAccount:project.svc.id.googdemo/app]", "", ""},
+		{"[project.svc.id.goog]", "", ""},
 		{"serviceAccount:app@project.iam.gserviceaccount.com", "", ""},
 		{"app\x00@project.iam.gserviceaccount.com", "", ""},
 		{strings.Repeat("a", 2000) + "@project.iam.gserviceaccount.com", "", ""},
