@@ -53,8 +53,10 @@ pack = cd tools && $(GO) run ./release image -tag $(2) -version $(VERSION) -revi
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
 pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$($(GO) env GOARCH)=$(2))
 
+# make fuzz does 1/FUZZ_SHARE of the executions, of FUZZ_TARGET alone if it is set.
+FUZZ_SHARE ?= 1
 PLUGINS := $(foreach system,linux darwin windows,$(foreach architecture,amd64 arm64,bin/plugin/$(system)_$(architecture)))
-.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools lint generate bench e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
+.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools lint generate bench fuzz e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -161,6 +163,9 @@ generate: ## Render the alert rules and dashboards, and write the generated part
 bench: build ## Measure memory, CPU and scrapes against the floor program (2 minutes)
 	$(BUILD) -o bin/ ./test/bench/floor
 	$(GO) run ./test/bench
+
+fuzz: ## Fuzz each parser of foreign bytes 1,000,000 times, and the bytes of answers against the whole agent 50,000 times (FUZZ_SHARE=10: a tenth)
+	@GO="$(GO)" FUZZ_SHARE=$(FUZZ_SHARE) FUZZ_TARGET=$(FUZZ_TARGET) sh tools/fuzz.sh
 
 clean: ## Remove what was built
 	rm -rf bin dist
