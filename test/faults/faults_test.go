@@ -1,0 +1,193 @@
+package faults_test
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"go.uber.org/goleak"
+)
+
+var (
+	play   = flag.Bool("faults", false, "play the rows, which takes minutes")
+	update = flag.Bool("update", false, "write docs/faults.md again; with -faults")
+)
+
+// documentation lists the rows.
+const documentation = "../../docs/faults.md"
+
+// binary is the program under test.
+var binary string
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	os.Exit(func() int {
+		if !*play {
+			return m.Run()
+		}
+		// Rows wait most of the time.
+		_ = flag.Set("test.parallel", "10")
+		folder, err := os.MkdirTemp("", "faults")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		defer os.RemoveAll(folder)
+		binary = filepath.Join(folder, "workload-identity-exporter")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", binary, "../../cmd/workload-identity-exporter")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0") // as it is shipped
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+			return 1
+		}
+		code := m.Run()
+		if err := goleak.Find(); err != nil && code == 0 {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+		return code
+	}())
+}
+
+// row is one fault.
+type row struct {
+	name string
+	// sends says what is wrong, for docs/faults.md; empty if the name says it.
+	sends string
+	// states are right while the fault lasts, separated by slashes.
+	states string
+	// failures are right for the requests that fail meanwhile, as ENDPOINT/REASON, and the
+	// first of them has to be counted. What is late is always right.
+	failures []string
+	// cause has to be among the suspected ones.
+	cause string
+
+	// prepare is called before the agent is started, and may change its settings.
+	prepare func(*stage)
+	// settings are the agent's, besides those of every row.
+	settings []string
+	// wrapper is a command that runs the agent: its arguments are appended.
+	wrapper []string
+	// fromStart: the fault is there before the agent.
+	fromStart bool
+	// begins and ends are the fault. It lasts until enough says so.
+	begins, ends func(*stage)
+	enough       func(*stage) bool
+	// plays replaces all of that by a play of its own.
+	plays func(*stage)
+	// stops: it is ended in the midst of the fault, and not repaired.
+	stops bool
+	// noRequests: the fault is not about what is asked, so that none may fail.
+	memory int // MiB, if it may have more than others
+	logs   int // bytes, if it may write more than others
+}
+
+// groups are all rows.
+func groups() []struct {
+	name string
+	rows []row
+} {
+	return []struct {
+		name string
+		rows []row
+	}{
+		{"metadata", metadataRows()},
+	}
+}
+
+// outcome is what came of a row.
+type outcome struct{ state, reasons, end string }
+
+var outcomes = struct {
+	sync.Mutex
+	of map[string]outcome
+}{of: map[string]outcome{}}
+
+func TestFaults(t *testing.T) {
+	if !*play {
+		t.Skip("make faults plays the rows")
+	}
+	t.Cleanup(func() {
+		if *update && !t.Failed() {
+			if err := os.WriteFile(documentation, []byte(document()), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for _, g := range groups() {
+		t.Run(g.name, func(t *testing.T) {
+			t.Parallel()
+			for _, r := range g.rows {
+				t.Run(r.name, func(t *testing.T) {
+					t.Parallel()
+					o := r.play(t)
+					outcomes.Lock()
+					defer outcomes.Unlock()
+					outcomes.of[g.name+"/"+r.name] = o
+				})
+			}
+		})
+	}
+}
+
+// Rows are looked up by their names, also in the documentation.
+func TestEveryRowIsDocumented(t *testing.T) {
+	text, err := os.ReadFile(documentation)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for _, g := range groups() {
+		for _, r := range g.rows {
+			if seen[g.name+r.name] {
+				t.Errorf("%s: there are two rows %q", g.name, r.name)
+			}
+			seen[g.name+r.name] = true
+			if !strings.Contains(string(text), "\n| "+cell(r.name)+" |") {
+				t.Errorf("%s lacks the row %q: run `make faults UPDATE=1`", documentation, r.name)
+			}
+		}
+	}
+	if listed := strings.Count(string(text), "\n| ") - len(groups()); listed != len(seen) {
+		t.Errorf("%s lists %d rows, want %d", documentation, listed, len(seen))
+	}
+}
+
+func document() string {
+	var b strings.Builder
+	b.WriteString(introduction)
+	for _, g := range groups() {
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| row | what is wrong | state meanwhile | failed requests | afterwards |\n|---|---|---|---|---|\n", titles[g.name].title, titles[g.name].text)
+		for _, r := range g.rows {
+			o := outcomes.of[g.name+"/"+r.name]
+			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", cell(r.name), cell(r.sends), o.state, o.reasons, o.end)
+		}
+	}
+	return b.String()
+}
+
+func cell(s string) string {
+	return strings.NewReplacer("|", "\\|", "<", "&lt;", "*", "\\*").Replace(s)
+}
+
+const introduction = `# What was done to the exporter
+
+` + "`make faults`" + ` plays each row on an agent of its own, which is the binary as it is shipped: it is well, then it has the fault, then it is
+well again. While the fault lasts, only the states of the row may be stated, and afterwards ` + "`match`" + ` without a restart. In no row may the
+process end, hang or panic, keep goroutines or file descriptors, take more than 40 MiB, write more than 8 kB of log lines, export more
+than 120 series of its own, or show any part of a token, on a page, in a metric or in the log; and SIGTERM ends it within 1.5 seconds.
+
+This page is written by ` + "`make faults UPDATE=1`" + `.
+`
+
+var titles = map[string]struct{ title, text string }{
+	"metadata": {"The metadata server", "The first word of a name is the endpoint that answers wrongly, `all` for each of them. The others answer rightly, but where the fault is of `identity`, which is asked about a wrong identity only: there the email is another one."},
+}
+
+func allowed(states, state string) bool { return slices.Contains(strings.Split(states, "/"), state) }
