@@ -58,8 +58,6 @@ func TestMain(m *testing.M) {
 // row is one fault.
 type row struct {
 	name string
-	// sends says what is wrong, for docs/faults.md; empty if the name says it.
-	sends string
 	// states are right while the fault lasts, separated by slashes.
 	states string
 	// failures are right for the requests that fail meanwhile, as ENDPOINT/REASON, and the
@@ -83,7 +81,6 @@ type row struct {
 	plays func(*stage)
 	// stops: it is ended in the midst of the fault, and not repaired.
 	stops bool
-	// noRequests: the fault is not about what is asked, so that none may fail.
 	memory int // MiB, if it may have more than others
 	logs   int // bytes, if it may write more than others
 }
@@ -163,10 +160,10 @@ func document() string {
 	var b strings.Builder
 	b.WriteString(introduction)
 	for _, g := range groups() {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| row | what is wrong | state meanwhile | failed requests | afterwards |\n|---|---|---|---|---|\n", titles[g.name].title, titles[g.name].text)
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| row | state meanwhile | failed requests | afterwards |\n|---|---|---|---|\n", titles[g.name].title, titles[g.name].text)
 		for _, r := range g.rows {
 			o := outcomes.of[g.name+"/"+r.name]
-			fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", cell(r.name), cell(r.sends), o.state, o.reasons, o.end)
+			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", cell(r.name), o.state, o.reasons, o.end)
 		}
 	}
 	return b.String()
