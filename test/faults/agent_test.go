@@ -216,7 +216,10 @@ func (s *stage) failures() map[string]float64 {
 		labels, ok = strings.CutPrefix(name, "workload_identity_kubernetes_request_failures_total{reason=")
 		if ok && v > 0 {
 			reason, resource, _ := strings.Cut(strings.TrimSuffix(labels, "}"), ",resource=")
-			failed[resource+"/"+reason] = v
+			// The others are asked for what may explain the state, or told of it.
+			if resource == "serviceaccounts" {
+				failed[resource+"/"+reason] = v
+			}
 		}
 	}
 	return failed

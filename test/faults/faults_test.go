@@ -80,7 +80,7 @@ type row struct {
 	// plays replaces all of that by a play of its own.
 	plays func(*stage)
 	// stops: it is ended in the midst of the fault, and not repaired.
-	stops bool
+	stops  bool
 	memory int // MiB, if it may have more than others
 	logs   int // bytes, if it may write more than others
 }
@@ -95,6 +95,7 @@ func groups() []struct {
 		rows []row
 	}{
 		{"metadata", metadataRows()},
+		{"kubernetes", kubernetesRows()},
 	}
 }
 
@@ -184,7 +185,8 @@ This page is written by ` + "`make faults UPDATE=1`" + `.
 `
 
 var titles = map[string]struct{ title, text string }{
-	"metadata": {"The metadata server", "The first word of a name is the endpoint that answers wrongly, `all` for each of them. The others answer rightly, but where the fault is of `identity`, which is asked about a wrong identity only: there the email is another one."},
+	"metadata":   {"The metadata server", "The first word of a name is the endpoint that answers wrongly, `all` for each of them. The others answer rightly, but where the fault is of `identity`, which is asked about a wrong identity only: there the email is another one."},
+	"kubernetes": {"The API server", "What is expected comes from the annotation of the ServiceAccount, which is read at the start, and again when another identity is given: that is what begins in each row but those of `start`."},
 }
 
 func allowed(states, state string) bool { return slices.Contains(strings.Split(states, "/"), state) }
