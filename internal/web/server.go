@@ -25,6 +25,9 @@ import (
 // stop. It is shorter than a second, so that the process is gone within one.
 const stopTimeout = 700 * time.Millisecond
 
+// maxConfigError is how much is said of what is wrong with the configuration file.
+const maxConfigError = 512
+
 // Options are the parts of a Server. All must be set.
 type Options struct {
 	// Address to listen on, host:port.
@@ -54,7 +57,11 @@ type Server struct {
 // New checks the configuration file and binds the address.
 func New(o Options) (*Server, error) {
 	if err := toolkit.Validate(o.ConfigFile); err != nil {
-		oneLine := strings.Join(strings.Fields(err.Error()), " ") // YAML errors have several
+		// Those of YAML have as many lines as there are errors.
+		oneLine := strings.Join(strings.Fields(err.Error()), " ")
+		if len(oneLine) > maxConfigError {
+			oneLine = strings.ToValidUTF8(oneLine[:maxConfigError], "") + "..."
+		}
 		return nil, fmt.Errorf("set up TLS and authentication from WI_WEB_CONFIG_FILE=%q: %s", o.ConfigFile, oneLine)
 	}
 	listener, err := (&net.ListenConfig{}).Listen(context.Background(), "tcp", o.Address)

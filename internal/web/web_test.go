@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
@@ -254,11 +255,16 @@ func TestWrongSettingsAreToldInOneLine(t *testing.T) {
 	if err := os.WriteFile(unknown, []byte("tls_config: {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	many := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(many, []byte(strings.Repeat("é: 1\n", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, tt := range []struct {
 		name string
 		o    web.Options
 		says []string
 	}{
+		{"a thousand unknown fields", web.Options{Address: "127.0.0.1:0", ConfigFile: many}, []string{"WI_WEB_CONFIG_FILE", "..."}},
 		{"the port is busy", web.Options{Address: busy.Addr().String()}, []string{"address already in use", "WI_LISTEN_ADDRESS", busy.Addr().String()}},
 		{"no such address", web.Options{Address: "192.0.2.1:1"}, []string{"WI_LISTEN_ADDRESS"}},
 		{"an unknown field", web.Options{Address: "127.0.0.1:0", ConfigFile: unknown}, []string{"WI_WEB_CONFIG_FILE", "tls_config"}},
@@ -273,6 +279,9 @@ func TestWrongSettingsAreToldInOneLine(t *testing.T) {
 			if !strings.Contains(err.Error(), part) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s: error %q lacks %q, or is not one line", tt.name, err, part)
 			}
+		}
+		if n := len(err.Error()); n > 1000 || !utf8.ValidString(err.Error()) {
+			t.Errorf("%s: an error of %d bytes, want a short one of valid UTF-8: %.100q", tt.name, n, err)
 		}
 	}
 }
