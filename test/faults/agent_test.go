@@ -40,6 +40,7 @@ type stage struct {
 	settings []string
 	agent    *agent
 	secrets  []string
+	undo     []func() // what the fault has begun
 	// client asks the agent, by https if it is not plain.
 	scheme string
 	client *http.Client
@@ -99,6 +100,7 @@ var started = regexp.MustCompile(`"Started".*"address":"([0-9.:]+)"`)
 func (s *stage) start(wrapper []string) {
 	s.Helper()
 	s.agent = s.launch(wrapper)
+	s.Cleanup(s.undone)
 	s.within("the start", func() bool {
 		s.alive()
 		m := started.FindStringSubmatch(s.agent.log.String())
@@ -123,6 +125,14 @@ func (s *stage) within(what string, so func() bool) {
 		status += "\nlog:\n" + s.agent.log.String()
 	}
 	s.Fatalf("%s: not after %s\n%s", what, patience, status)
+}
+
+// undone ends what the fault has begun.
+func (s *stage) undone() {
+	for _, f := range s.undo {
+		f()
+	}
+	s.undo = nil
 }
 
 func (s *stage) alive() {

@@ -78,7 +78,7 @@ type row struct {
 	begins, ends func(*stage)
 	enough       func(*stage) bool
 	// plays replaces all of that by a play of its own.
-	plays func(*stage)
+	plays func(*stage) outcome
 	// stops: it is ended in the midst of the fault, and not repaired.
 	stops  bool
 	memory int // MiB, if it may have more than others
@@ -96,6 +96,11 @@ func groups() []struct {
 	}{
 		{"metadata", metadataRows()},
 		{"kubernetes", kubernetesRows()},
+		{"clients", clientRows()},
+		{"files", fileRows()},
+		{"process", processRows()},
+		{"signals", signalRows()},
+		{"check", checkRows()},
 	}
 }
 
@@ -187,6 +192,11 @@ This page is written by ` + "`make faults UPDATE=1`" + `.
 var titles = map[string]struct{ title, text string }{
 	"metadata":   {"The metadata server", "The first word of a name is the endpoint that answers wrongly, `all` for each of them. The others answer rightly, but where the fault is of `identity`, which is asked about a wrong identity only: there the email is another one."},
 	"kubernetes": {"The API server", "What is expected comes from the annotation of the ServiceAccount, which is read at the start, and again when another identity is given: that is what begins in each row but those of `start`."},
+	"clients":    {"Clients", "All else is well, so that the state is to stay `match`, and all pages answer within 5 seconds. More clients than a few are another matter."},
+	"files":      {"TLS files", "The HTTP server has TLS by `WI_WEB_CONFIG_FILE`. Where a row is named after a start, the process is to refuse that, with one line."},
+	"process":    {"The process and its place", "Rows that the machine does not permit are said to be skipped."},
+	"signals":    {"SIGTERM in each phase", "The process is to end with code 0 within 1.5 seconds."},
+	"check":      {"`check`", "The subcommand is run against such servers. It is to end by itself, with a state and without a secret, and not with code 0 but for a `match`."},
 }
 
 func allowed(states, state string) bool { return slices.Contains(strings.Split(states, "/"), state) }

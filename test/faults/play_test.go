@@ -28,8 +28,11 @@ func (r row) play(t *testing.T) outcome {
 		r.prepare(s)
 	}
 	if r.plays != nil {
-		r.plays(s)
-		return outcome{"", "", "as it should be"}
+		o := r.plays(s)
+		if s.agent != nil {
+			r.finish(s)
+		}
+		return o
 	}
 	began := func() {
 		s.metadata.forget()
@@ -58,10 +61,11 @@ func (r row) play(t *testing.T) outcome {
 	if r.cause != "" && !slices.ContainsFunc(s.status().Causes, func(c struct{ Cause string }) bool { return c.Cause == r.cause }) {
 		t.Errorf("the causes are %v, want %s", s.status().Causes, r.cause)
 	}
-	r.compare(s, "")
+	r.compare(s, false)
 	if r.stops {
-		o.end = "ends at once"
+		o.end = "`SIGTERM` ends it"
 	} else {
+		s.undone()
 		if r.ends != nil {
 			r.ends(s)
 		} else {
@@ -72,7 +76,7 @@ func (r row) play(t *testing.T) outcome {
 		o.end = "`match`"
 		t.Logf("%s, %s; match again after %.1f s", o.state, o.reasons, time.Since(healed).Seconds())
 		s.examine()
-		r.compare(s, "match")
+		r.compare(s, true)
 		if !r.fromStart {
 			var after usage
 			s.within("goroutines and files are as before", func() bool {
@@ -81,20 +85,38 @@ func (r row) play(t *testing.T) outcome {
 			})
 		}
 	}
-	most := max(r.memory, maxMemory)
-	if m := s.memory(); m > most {
-		t.Errorf("the process had %d MiB, want at most %d", m, most)
-	}
-	s.stop()
-	r.logged(s)
+	r.finish(s)
 	return o
 }
 
-// compare looks at all states since the start.
-func (r row) compare(s *stage, also string) {
+// finish looks at what the process has had and written, and ends it.
+func (r row) finish(s *stage) {
 	s.Helper()
+	s.alive()
+	most := max(r.memory, maxMemory)
+	if m := s.memory(); m > most {
+		s.Errorf("the process had %d MiB, want at most %d", m, most)
+	}
+	s.stop()
+	r.logged(s)
+}
+
+// compare looks at all states since the start. A match is one before the fault, and one
+// after it if that is over.
+func (r row) compare(s *stage, over bool) {
+	s.Helper()
+	matches := 0
+	if !r.fromStart {
+		matches++
+	}
+	if over {
+		matches++
+	}
 	for _, c := range s.status().Changes {
-		if c.To != also && c.To != "match" && !allowed(r.states, c.To) {
+		if c.To == "match" {
+			matches--
+		}
+		if c.To != "match" && !allowed(r.states, c.To) || matches < 0 && !allowed(r.states, "match") {
 			s.Errorf("the state became %s because %s, want only %s", c.To, c.Why, r.states)
 		}
 	}
