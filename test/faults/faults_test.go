@@ -129,10 +129,13 @@ func TestFaults(t *testing.T) {
 			for _, r := range g.rows {
 				t.Run(r.name, func(t *testing.T) {
 					t.Parallel()
-					o := r.play(t)
-					outcomes.Lock()
-					defer outcomes.Unlock()
-					outcomes.of[g.name+"/"+r.name] = o
+					o := outcome{end: "skipped: the machine does not permit it"}
+					defer func() {
+						outcomes.Lock()
+						defer outcomes.Unlock()
+						outcomes.of[g.name+"/"+r.name] = o
+					}()
+					o = r.play(t)
 				})
 			}
 		})
@@ -141,6 +144,9 @@ func TestFaults(t *testing.T) {
 
 // Rows are looked up by their names, also in the documentation.
 func TestEveryRowIsDocumented(t *testing.T) {
+	if *update {
+		t.Skip("it is being written")
+	}
 	text, err := os.ReadFile(documentation)
 	if err != nil {
 		t.Fatal(err)
@@ -192,7 +198,7 @@ This page is written by ` + "`make faults UPDATE=1`" + `.
 var titles = map[string]struct{ title, text string }{
 	"metadata":   {"The metadata server", "The first word of a name is the endpoint that answers wrongly, `all` for each of them. The others answer rightly, but where the fault is of `identity`, which is asked about a wrong identity only: there the email is another one."},
 	"kubernetes": {"The API server", "What is expected comes from the annotation of the ServiceAccount, which is read at the start, and again when another identity is given: that is what begins in each row but those of `start`."},
-	"clients":    {"Clients", "All else is well, so that the state is to stay `match`, and all pages answer within 5 seconds. More clients than a few are another matter."},
+	"clients":    {"Clients", "All else is well, so that the state is to stay `match`, and all pages are answered. More clients than a few are another matter."},
 	"files":      {"TLS files", "The HTTP server has TLS by `WI_WEB_CONFIG_FILE`. Where a row is named after a start, the process is to refuse that, with one line."},
 	"process":    {"The process and its place", "Rows that the machine does not permit are said to be skipped."},
 	"signals":    {"SIGTERM in each phase", "The process is to end with code 0 within 1.5 seconds."},

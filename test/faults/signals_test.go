@@ -116,7 +116,7 @@ func signalRows() []row {
 			}
 			select {
 			case <-s.agent.ended:
-			case <-time.After(maxStop):
+			case <-time.After(maxStop + 20*s.slowness()):
 				s.Fatal("it lives on")
 			}
 			if state := s.agent.command.ProcessState; state.ExitCode() != 0 {
@@ -135,7 +135,7 @@ func signalRows() []row {
 				_ = a.command.Process.Signal(syscall.SIGTERM)
 				select {
 				case <-a.ended:
-				case <-time.After(maxStop):
+				case <-time.After(maxStop + 20*s.slowness()):
 					s.Fatalf("it lives on after SIGTERM %s after the start", after)
 				}
 				// Before it listens to signals they end it, as they end any program.
