@@ -90,6 +90,8 @@ func FuzzAnnotations(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, annotation, key, principal, namespace, name, project, observed string) {
+		// These two come from JSON, or from variables that are refused if they are no UTF-8.
+		namespace, name = strings.ToValidUTF8(namespace, "x"), strings.ToValidUTF8(name, "x")
 		annotations := map[string]string{key: "x", identity.AnnotationServiceAccount: annotation, identity.AnnotationReturnPrincipal: principal}
 		if near := identity.NearMiss(annotations); near != "" && near != key && near != identity.AnnotationReturnPrincipal {
 			t.Errorf("the near miss %q is no key", near)
