@@ -32,7 +32,7 @@ var allowed = map[string][]string{
 	"internal/web":               {"internal/agent", "internal/identity", "internal/report"},
 
 	"cmd/kubectl-workload-identity": {"internal/plugin"},
-	"internal/plugin":               {"internal/foreign", "internal/identity", "internal/report"},
+	"internal/plugin":               {"internal/diagnose", "internal/foreign", "internal/identity", "internal/kube", "internal/report"},
 }
 
 func list(t *testing.T, args ...string) []string {
