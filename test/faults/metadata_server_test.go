@@ -5,9 +5,11 @@ import (
 	"encoding/base64"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"path"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -112,9 +114,7 @@ func (m *metadataServer) becomes(a answer, endpoints ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	answers := map[string]answer{}
-	for e, had := range m.answers {
-		answers[e] = had
-	}
+	maps.Copy(answers, m.answers)
 	for _, e := range endpoints {
 		answers[e] = a
 	}
@@ -212,7 +212,7 @@ func send(text string) answer {
 
 func (c *conn) write(endpoint, text string) {
 	_, body := c.server.right(endpoint)
-	text = strings.NewReplacer("BODY", body, "LENGTH", fmt.Sprint(len(body)), "HEX", fmt.Sprintf("%x", len(body))).Replace(text)
+	text = strings.NewReplacer("BODY", body, "LENGTH", strconv.Itoa(len(body)), "HEX", fmt.Sprintf("%x", len(body))).Replace(text)
 	_, _ = io.WriteString(c, text)
 }
 

@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -78,7 +80,7 @@ func (s *stage) group(limits map[string]string) string {
 	s.Helper()
 	folders := map[string]bool{}
 	for limit, value := range limits {
-		folder := filepath.Join("/sys/fs/cgroup", filepath.Dir(limit), fmt.Sprintf("faults-%d", os.Getpid()), fmt.Sprintf("%x", rand.Uint64()))
+		folder := filepath.Join("/sys/fs/cgroup", filepath.Dir(limit), fmt.Sprintf("faults-%d", os.Getpid()), strconv.FormatUint(rand.Uint64(), 16))
 		for f := range folders {
 			if filepath.Dir(filepath.Dir(f)) == filepath.Dir(filepath.Dir(folder)) {
 				folder = f
@@ -98,11 +100,11 @@ func (s *stage) group(limits map[string]string) string {
 			s.Skip("no such control group here:", err)
 		}
 	}
-	procs := ""
+	var procs strings.Builder
 	for f := range folders {
-		procs += " " + filepath.Join(f, "cgroup.procs")
+		procs.WriteString(" " + filepath.Join(f, "cgroup.procs"))
 	}
-	return procs
+	return procs.String()
 }
 
 // exhausted lets clients have all file descriptors, so that the probes have none.
