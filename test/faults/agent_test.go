@@ -27,6 +27,7 @@ const (
 	maxLogs   = 8 << 10
 	maxSeries = 120
 	maxStop   = 1500 * time.Millisecond
+	maxHeld   = 1500 * time.Millisecond // three times the timeout of a probe
 	patience  = 40 * time.Second
 )
 

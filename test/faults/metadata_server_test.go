@@ -40,7 +40,8 @@ type metadataServer struct {
 	atAccept answer            // instead of reading the request
 	asked    map[string]int    // by the endpoint, since the fault began
 	accepted int
-	open     map[net.Conn]bool
+	open     map[net.Conn]time.Time
+	longest  time.Duration // that one was open
 }
 
 func listenAsMetadata(s *stage) *metadataServer {
@@ -48,7 +49,7 @@ func listenAsMetadata(s *stage) *metadataServer {
 	if err != nil {
 		s.Fatal(err)
 	}
-	m := &metadataServer{listener: l, token: s.secret(), email: app, closed: make(chan struct{}), asked: map[string]int{}, open: map[net.Conn]bool{}}
+	m := &metadataServer{listener: l, token: s.secret(), email: app, closed: make(chan struct{}), asked: map[string]int{}, open: map[net.Conn]time.Time{}}
 	m.jwt = jsonWebToken(`{"aud":"workload-identity-exporter","email":"` + app + `"}`)
 	s.secrets = append(s.secrets, m.jwt)
 	m.running.Go(func() {
@@ -58,13 +59,14 @@ func listenAsMetadata(s *stage) *metadataServer {
 				return
 			}
 			m.mu.Lock()
-			m.open[c] = true
+			m.open[c] = time.Now()
 			m.accepted++
 			m.mu.Unlock()
 			m.running.Go(func() {
 				m.serve(&conn{c.(*net.TCPConn), m})
 				c.Close()
 				m.mu.Lock()
+				m.longest = max(m.longest, time.Since(m.open[c]))
 				delete(m.open, c)
 				m.mu.Unlock()
 			})
@@ -125,6 +127,17 @@ func (m *metadataServer) interrupts(a answer) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.atAccept = a
+}
+
+// held is how long the client kept a connection open at most.
+func (m *metadataServer) held() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	longest := m.longest
+	for _, since := range m.open {
+		longest = max(longest, time.Since(since))
+	}
+	return longest
 }
 
 func (m *metadataServer) gives(email string) {

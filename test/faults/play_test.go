@@ -85,6 +85,10 @@ func (r row) play(t *testing.T) outcome {
 			})
 		}
 	}
+	// The garbage collector would close what the process forgets, some time.
+	if held := s.metadata.held(); held > maxHeld && held > maxHeld+20*s.slowness() {
+		t.Errorf("a connection to the metadata server was open for %s, want at most %s", held, maxHeld)
+	}
 	r.finish(s)
 	return o
 }
