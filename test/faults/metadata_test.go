@@ -44,10 +44,24 @@ func metadataRows() []row {
 	return rows
 }
 
+// causes are what has to be suspected in some rows.
+var causes = map[string]string{
+	"all: closed without an answer":                 "metadata_server_down",
+	"all: silence":                                  "metadata_server_down",
+	"all: 404 Not Found":                            "metadata_server_down",
+	"all: 429 Too Many Requests, Retry-After a day": "throttled",
+	"token: silence":                                "sts_blocked",
+	"token: 404 of IAM":                             "gsa_missing",
+	"token: 403 Forbidden Unable to generate access token; IAM returned 403 Forbidden: Permission denied": "iam_binding_missing",
+	"email: the workload pool":      "annotation_missing",
+	"email: another one":            "expectation_outdated",
+	"email: the node's default one": "source_nat",
+}
+
 // row is the kind at the endpoint.
 func (k kind) row(at string) row {
 	asked, names, needed := []string{at}, []string{at}, 4
-	r := row{name: at + ": " + k.name}
+	r := row{name: at + ": " + k.name, cause: causes[at+": "+k.name]}
 	switch at {
 	case "all":
 		asked, names = endpoints[:3], []string{"email", "token", "server"}
