@@ -27,7 +27,7 @@ func signalRows() []row {
 			if fromStart {
 				r.name = "at a start where " + strings.TrimPrefix(r.name, "while ")
 				r.enough = func(s *stage) bool { return s.metadata.probed(1, "email") }
-				r.failures, r.states = nil, "starting/"+r.states
+				r.failures, r.cause, r.states = nil, "", "starting/"+r.states
 			}
 			rows = append(rows, r)
 		}
