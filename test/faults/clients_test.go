@@ -72,7 +72,7 @@ func clientRows() []row {
 			s.attack(6, func(c net.Conn) {
 				_ = c.(*net.TCPConn).SetReadBuffer(1024)
 				_, _ = io.WriteString(c, strings.Repeat("GET "+path+" HTTP/1.1\r\nHost: x\r\n\r\n", 200))
-				time.Sleep(time.Minute) // the connection is closed before
+				unread(c)
 			})
 		}))
 	}
@@ -143,6 +143,13 @@ func (s *stage) send(request string, ends bool) string {
 	return line
 }
 
+// unread holds the connection until it is closed on this side.
+func unread(c net.Conn) {
+	for err := error(nil); err == nil; _, err = c.Write(nil) {
+		time.Sleep(100 * time.Millisecond) // of the client
+	}
+}
+
 // attack lets so many clients connect, again and again, until it is undone.
 func (s *stage) attack(clients int, f func(net.Conn)) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -163,6 +170,7 @@ func (s *stage) attack(clients int, f func(net.Conn)) {
 				}
 				end()
 				_ = c.Close()
+				<-done
 			}
 		})
 	}

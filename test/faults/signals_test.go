@@ -95,7 +95,7 @@ func signalRows() []row {
 			s.attack(6, func(c net.Conn) {
 				_ = c.(*net.TCPConn).SetReadBuffer(1024)
 				_, _ = io.WriteString(c, strings.Repeat("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n", 200))
-				time.Sleep(time.Minute) // the connection is closed before
+				unread(c)
 			})
 			time.Sleep(500 * time.Millisecond) // of the clients
 		}),
