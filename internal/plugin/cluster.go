@@ -101,6 +101,14 @@ func list[T any](ctx context.Context, c *Cluster, path, selector, accept string)
 	}
 }
 
+// inPath is where a list of a namespace is, or without one that of all.
+func inPath(group, namespace, resource string) string {
+	if namespace != "" {
+		return group + "/namespaces/" + namespace + "/" + resource
+	}
+	return group + "/" + resource
+}
+
 func is(conditions []condition, kind string) bool {
 	for _, c := range conditions {
 		if c.Type == kind {

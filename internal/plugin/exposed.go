@@ -125,7 +125,7 @@ func Exposed(ctx context.Context, c *Cluster, i Incident) (Exposure, error) {
 	e.Queries = queries(e.Windows, now)
 
 	annotated, known := map[string]bool{}, map[string]bool{}
-	for s, err := range list[ServiceAccount](ctx, c, inPath(i.Namespace, "serviceaccounts"), "", metadataOnly) {
+	for s, err := range list[ServiceAccount](ctx, c, inPath("/api/v1", i.Namespace, "serviceaccounts"), "", metadataOnly) {
 		if err != nil {
 			return e, err
 		}
@@ -135,7 +135,7 @@ func Exposed(ctx context.Context, c *Cluster, i Incident) (Exposure, error) {
 	// One that is gone meanwhile may have had an annotation.
 	wanted := func(account string) bool { return annotated[account] || !known[account] }
 	uids := map[string]bool{}
-	for p, err := range list[ranPod](ctx, c, inPath(i.Namespace, "pods"), "", "") {
+	for p, err := range list[ranPod](ctx, c, inPath("/api/v1", i.Namespace, "pods"), "", "") {
 		if err != nil {
 			return e, err
 		}
@@ -172,13 +172,6 @@ func compareBool(a, b bool) int {
 		return 1
 	}
 	return -1
-}
-
-func inPath(namespace, resource string) string {
-	if namespace != "" {
-		return "/api/v1/namespaces/" + namespace + "/" + resource
-	}
-	return "/api/v1/" + resource
 }
 
 // agents are the windows that the agents remember.

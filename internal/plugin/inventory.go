@@ -405,21 +405,15 @@ func (i *Inventory) addDumped(item json.RawMessage, kind string, seen map[string
 // somebody who may list ServiceAccounts and Pods: the audit then says less.
 func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, error) {
 	i := Inventory{Namespace: namespace}
-	in := func(group, resource string) string {
-		if namespace != "" {
-			return group + "/namespaces/" + namespace + "/" + resource
-		}
-		return group + "/" + resource
-	}
 	cilium := "/apis/cilium.io/v2"
 	for _, of := range []struct {
 		kind   string
 		needed bool
 		read   func() error
 	}{
-		{"ServiceAccount", true, all(ctx, c, in("/api/v1", "serviceaccounts"), metadataOnly, &i.ServiceAccounts)},
+		{"ServiceAccount", true, all(ctx, c, inPath("/api/v1", namespace, "serviceaccounts"), metadataOnly, &i.ServiceAccounts)},
 		{"Pod", true, func() error {
-			for p, err := range list[Pod](ctx, c, in("/api/v1", "pods"), "", "") {
+			for p, err := range list[Pod](ctx, c, inPath("/api/v1", namespace, "pods"), "", "") {
 				if err != nil {
 					return err
 				}
@@ -428,7 +422,7 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 			return nil
 		}},
 		{"Node", false, all(ctx, c, "/api/v1/nodes", "", &i.Nodes)},
-		{"NetworkPolicy", false, all(ctx, c, in("/apis/networking.k8s.io/v1", "networkpolicies"), "", &i.Policies)},
+		{"NetworkPolicy", false, all(ctx, c, inPath("/apis/networking.k8s.io/v1", namespace, "networkpolicies"), "", &i.Policies)},
 		{"CiliumNodeConfig", false, all(ctx, c, cilium+"/ciliumnodeconfigs", "", &i.NodeConfigs)},
 		{"CiliumNodeConfig", false, func() error {
 			if len(i.NodeConfigs) > 0 {
@@ -438,7 +432,7 @@ func ReadCluster(ctx context.Context, c *Cluster, namespace string) (Inventory, 
 		}},
 		{"CiliumLocalRedirectPolicy", false, all(ctx, c, cilium+"/ciliumlocalredirectpolicies", "", &i.Redirects)},
 		{"CiliumEgressGatewayPolicy", false, all(ctx, c, cilium+"/ciliumegressgatewaypolicies", "", &i.Gateways)},
-		{"CiliumNetworkPolicy", false, all(ctx, c, in(cilium, "ciliumnetworkpolicies"), "", &i.CiliumPolicies)},
+		{"CiliumNetworkPolicy", false, all(ctx, c, inPath(cilium, namespace, "ciliumnetworkpolicies"), "", &i.CiliumPolicies)},
 		{"CiliumClusterwideNetworkPolicy", false, all(ctx, c, cilium+"/ciliumclusterwidenetworkpolicies", "", &i.CiliumPolicies)},
 	} {
 		switch err := of.read(); {
