@@ -25,9 +25,9 @@ const (
 	// promised is what docs/alerting.md promises from the fault to the page.
 	promised = time.Minute
 	// resolves is how long an alert that lost its reason may take until
-	// Alertmanager says so: a probe and a scrape, keepFiringFor, and
+	// Alertmanager says so: a probe and a scrape, wrongIdentityKeepFiringFor, and
 	// group_interval. A page that is to stay must stay for longer.
-	resolves = 150 * time.Second
+	resolves = 270 * time.Second
 )
 
 // What all scenarios share. Those that restart Prometheus have their own.
