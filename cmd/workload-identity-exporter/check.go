@@ -29,6 +29,8 @@ func check(ctx context.Context, args []string, environment config.Environment, s
 		return exitUsage
 	}
 	settings, err := config.Load()
+	redactor, _ := settings.Redactor() // Load has checked its key
+	stderr = redactor.Writer(stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter check: the configuration is wrong, see workload-identity-exporter -help\n%v\n", err)
 		return exitUsage
@@ -43,7 +45,7 @@ func check(ctx context.Context, args []string, environment config.Environment, s
 	c, err := app.NewCheck(app.Options{
 		Config: settings, Environment: environment, Build: buildInfo(), Logger: slog.New(slog.DiscardHandler),
 		WithoutKubernetes: o.expect != nil && !o.risks, // any Pod may ask; few may read settings
-		Gate:              o.expect != nil, Risks: o.risks,
+		Gate:              o.expect != nil, Risks: o.risks, Redactor: redactor,
 	})
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter check: %v\n", err)

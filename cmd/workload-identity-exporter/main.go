@@ -45,6 +45,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 		go stopOnSignal(cancel)
 		return check(ctx, args[1:], environment, stdout, stderr)
 	}
+	if len(args) > 0 && args[0] == "redact" {
+		return redactNames(args[1:], os.Stdin, stdout, stderr)
+	}
 	flags := flag.NewFlagSet("workload-identity-exporter", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	version := flags.Bool("version", false, "")
@@ -66,6 +69,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 
 	tuneRuntime(environment)
 	settings, err := config.Load()
+	redactor, _ := settings.Redactor() // Load has checked its key
+	stderr = redactor.Writer(stderr)
 	if err != nil {
 		fmt.Fprintf(stderr, "workload-identity-exporter: the configuration is wrong, see workload-identity-exporter -help\n%v\n", err)
 		return exitUsage
@@ -74,7 +79,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	go stopOnSignal(cancel)
 	a, err := app.New(app.Options{
 		Config: settings, Environment: environment, Build: buildInfo(),
-		Logger: newLogger(stderr, settings.LogFormat, settings.LogLevel), Registry: prometheus.NewRegistry(),
+		Logger: newLogger(stderr, settings.LogFormat, settings.LogLevel), Registry: prometheus.NewRegistry(), Redactor: redactor,
 	})
 	if err == nil {
 		err = a.Run(ctx)

@@ -15,6 +15,7 @@ ServiceAccount it needs no configuration.
 Usage:
   workload-identity-exporter            probe and serve metrics until SIGTERM
   workload-identity-exporter check      judge once: check -help tells more
+  workload-identity-exporter redact     tell the hashes of names: redact -help tells more
   workload-identity-exporter -version   print the version
   workload-identity-exporter -help      print this text
 

@@ -15,6 +15,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/exporter"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/redact"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/web"
 )
 
@@ -24,7 +25,9 @@ type Options struct {
 	// Environment is that of the process, before GCE_METADATA_HOST was unset.
 	Environment config.Environment
 	Build       exporter.Build
-	Logger      *slog.Logger
+	// Redactor hides identities in all but the log; nil hides none.
+	Redactor *redact.Redactor
+	Logger   *slog.Logger
 	// Registry is where the metrics are served from. A Check has none.
 	Registry *prometheus.Registry
 	// WithoutKubernetes: the API server is not asked. What is expected must be
@@ -40,6 +43,7 @@ type Options struct {
 // App is the agent with all that it serves. It listens from New on, and must Run.
 type App struct {
 	log      *slog.Logger
+	redactor *redact.Redactor
 	config   config.Config
 	version  string
 	self     kube.Self
@@ -58,14 +62,14 @@ func New(o Options) (*App, error) {
 		o.Logger.Warn("Suspicious setting", "warning", w)
 	}
 	c := o.Config
-	a := &App{log: o.Logger, config: c, version: o.Build.Version, self: p.self()}
+	a := &App{log: o.Logger, redactor: o.Redactor, config: c, version: o.Build.Version, self: p.self()}
 	if p.client != nil && (c.Events || c.NodeCondition) {
 		a.reporter = kube.NewReporter(p.client, p.self, c.Events, c.NodeCondition, a.report, o.Logger)
 	}
 	p.agent.Changed = a.changed
 	a.loop = agent.New(p.agent)
 
-	o.Registry.MustRegister(p.counters, exporter.NewGauges(a.loop.Snapshot, o.Build, c.MetadataHost))
+	o.Registry.MustRegister(p.counters, exporter.NewGauges(a.loop.Snapshot, o.Build, c.MetadataHost, o.Redactor))
 	if c.RuntimeMetrics {
 		// Without go_memstats_*: two dozen series on every node, for what
 		// process_resident_memory_bytes and go_goroutines tell.
@@ -74,7 +78,7 @@ func New(o Options) (*App, error) {
 	a.server, err = web.New(web.Options{
 		Address: c.ListenAddress, ConfigFile: c.WebConfigFile, Gatherer: o.Registry,
 		Snapshot: a.loop.Snapshot, Alive: a.loop.Alive, About: p.about, Logger: o.Logger,
-		Hosts: c.WebHosts, Panicked: p.counters.PanickedServing,
+		Hosts: c.WebHosts, Panicked: p.counters.PanickedServing, Redactor: o.Redactor,
 	})
 	if err != nil {
 		return nil, err

@@ -212,6 +212,44 @@ func TestAnAppServesWhatItFindsOut(t *testing.T) {
 	}
 }
 
+func TestNobodyIsNamedInWhatKubernetesKeeps(t *testing.T) {
+	s, api := node(t), cluster(t)
+	o := options(t, s, append(api.Environment(), "WI_REDACT_IDENTITIES=true", "WI_NODE_CONDITION=true")...)
+	var err error
+	if o.Redactor, err = o.Config.Redactor(); err != nil {
+		t.Fatal(err)
+	}
+	p := run(t, o)
+	p.log.until(t, "state=match")
+	written := make(chan kubetest.Written, 100)
+	api.Tell(func(w kubetest.Written) { written <- w })
+	fault(t, s, "bypass")
+	hash := o.Redactor.Text(nodeSA)
+	for events, conditions := 0, 0; events == 0 || conditions == 0; {
+		select {
+		case w := <-written:
+			text, err := json.Marshal(w.Object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(string(text), "gserviceaccount") {
+				t.Errorf("somebody is named in %s", text)
+			}
+			switch {
+			case !strings.Contains(string(text), "NodeFallback"):
+			case !strings.Contains(string(text), hash):
+				t.Errorf("there is no %s in %s", hash, text)
+			case w.Object["kind"] == "Event":
+				events++
+			default:
+				conditions++
+			}
+		case <-time.After(patience):
+			t.Fatalf("%d Events and %d conditions in %s", events, conditions, patience)
+		}
+	}
+}
+
 func TestItStopsAtOnceAndLeavesNothing(t *testing.T) {
 	s, api := node(t), cluster(t)
 	fault(t, s, "silent")

@@ -7,6 +7,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/redact"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 )
 
@@ -26,6 +27,6 @@ func (a *App) changed(previous identity.State, s *agent.Snapshot) {
 
 // report is the state at this moment, in the words of the log.
 func (a *App) report() kube.Report {
-	r := report.New(a.loop.Snapshot(), report.About{})
+	r := redact.Value(a.redactor, report.New(a.loop.Snapshot(), report.About{}))
 	return kube.Report{State: r.State, Message: r.Summary()}
 }

@@ -48,4 +48,7 @@ type Config struct {
 	LogLevel       slog.Level `split_words:"true" default:"info" want:"debug, info, warn or error" desc:"Least severity of log lines. Info has one line for each change of state, debug one for each probe."`
 	LogFormat      string     `split_words:"true" default:"json" want:"json or text" desc:"Format of log lines: json has the field names that Cloud Logging reads."`
 	RuntimeMetrics bool       `split_words:"true" default:"true" want:"true or false" desc:"Whether to export the metrics of the Go runtime and of the process (go_*, process_*) too."`
+
+	RedactKeyFile    string `split_words:"true" want:"a path of a file with 16 random bytes or more" desc:"File with the key of these hashes, the same for all agents that are to be compared. None: ca.crt in WI_SERVICE_ACCOUNT_DIRECTORY, which is the same in a cluster; whoever can read that can tell which account a hash stands for by trying names."`
+	RedactIdentities bool   `split_words:"true" default:"false" want:"true or false" desc:"Whether metrics, status, log and Events have a short keyed hash in the place of each Google identity, such as sa-3f9c01d2a4b6. The subcommand redact tells the hash of a name."`
 }

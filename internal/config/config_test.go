@@ -34,6 +34,10 @@ func TestEveryVariableIsRead(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	key := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(key, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	values := map[string]string{
 		"WI_LISTEN_ADDRESS": "127.0.0.1:1", "WI_WEB_CONFIG_FILE": file, "WI_WEB_HOSTS": "agents.example.com", "WI_METADATA_HOST": "[::1]:80",
 		"WI_EXPECTED_EMAILS": "a@p.iam.gserviceaccount.com, b@p.iam.gserviceaccount.com", "WI_NODE_SERVICE_ACCOUNTS": "nodes-*@p.iam.gserviceaccount.com",
@@ -42,6 +46,7 @@ func TestEveryVariableIsRead(t *testing.T) {
 		"WI_POD_ADDRESS": "10.0.0.1", "WI_NODE_ADDRESS": "fd00::1", "WI_CILIUM_NAMESPACE": "cilium", "WI_ONLY_METADATA_SERVER_NODES": "true",
 		"WI_EVENTS": "false", "WI_NODE_CONDITION": "true",
 		"WI_LOG_LEVEL": "debug", "WI_LOG_FORMAT": "text", "WI_RUNTIME_METRICS": "false",
+		"WI_REDACT_IDENTITIES": "true", "WI_REDACT_KEY_FILE": key,
 	}
 	defaults, err := config.Load()
 	if err != nil {
@@ -68,6 +73,40 @@ func TestEveryVariableIsRead(t *testing.T) {
 	}
 	if e, _ := c.Expectation(); e.String() != "a@p.iam.gserviceaccount.com,b@p.iam.gserviceaccount.com" {
 		t.Errorf("expectation %s, want both without the space", e)
+	}
+}
+
+func TestIdentitiesAreRedactedByAKey(t *testing.T) {
+	folder := t.TempDir()
+	t.Setenv("WI_SERVICE_ACCOUNT_DIRECTORY", folder)
+	t.Setenv("WI_REDACT_IDENTITIES", "true")
+	c, err := config.Load()
+	if err == nil || !strings.HasPrefix(err.Error(), `WI_REDACT_IDENTITIES="true": want true or false (no key: no such file or directory: set WI_REDACT_KEY_FILE, since `) {
+		t.Errorf("without any key: %v", err)
+	}
+	const name = "a@p.iam.gserviceaccount.com"
+	// What is said of the error may name somebody.
+	if r, err := c.Redactor(); err == nil || r.Text(name) == name {
+		t.Errorf("without any key %s is shown as %s (%v)", name, r.Text(name), err)
+	}
+	hashes := map[string]bool{}
+	for _, k := range []struct{ file, setting string }{{filepath.Join(folder, "ca.crt"), ""}, {filepath.Join(folder, "key"), filepath.Join(folder, "key")}} {
+		if err := os.WriteFile(k.file, []byte("the key "+k.file), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("WI_REDACT_KEY_FILE", k.setting)
+		c, err := config.Load()
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := c.Redactor()
+		if err != nil {
+			t.Fatal(err)
+		}
+		hashes[r.Text(name)] = true
+	}
+	if len(hashes) != 2 || hashes[name] {
+		t.Errorf("two keys give the hashes %v", hashes)
 	}
 }
 
@@ -117,6 +156,8 @@ func TestAllErrorsAtOnce(t *testing.T) {
 		{"WI_LOG_LEVEL", "loud", "debug, info, warn or error"},
 		{"WI_LOG_FORMAT", "xml", "json or text"},
 		{"WI_RUNTIME_METRICS", "perhaps", "true or false"},
+		{"WI_REDACT_IDENTITIES", "yes please", "true or false"},
+		{"WI_REDACT_KEY_FILE", "/none/key", "no such file"},
 	}
 	for _, w := range wrong {
 		t.Run(w.name+"="+w.value, func(t *testing.T) {

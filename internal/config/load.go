@@ -1,12 +1,14 @@
 package config
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"net/url"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strconv"
 	"strings"
@@ -17,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/redact"
 )
 
 // Load reads the variables. The error joins one for each variable that is
@@ -92,6 +95,15 @@ func check(field string, c *Config) error {
 		return checkDuration(c.AnnotationGrace, 0, 24*time.Hour)
 	case "StartupGrace":
 		return checkDuration(c.StartupGrace, 0, 24*time.Hour)
+	case "RedactKeyFile":
+		if c.RedactKeyFile != "" {
+			_, err := redactor(c.RedactKeyFile)
+			return err
+		}
+	case "RedactIdentities":
+		if _, err := c.Redactor(); c.RedactKeyFile == "" && err != nil {
+			return err
+		}
 	case "LogFormat":
 		if c.LogFormat != "json" && c.LogFormat != "text" {
 			return errors.New("unknown format")
@@ -156,6 +168,32 @@ func checkFile(path string) error {
 		return errors.Unwrap(err)
 	}
 	return f.Close()
+}
+
+// Redactor hides identities, or nothing (nil) where that is not wanted. With the error
+// comes one that has a key of its own, for what is said of the error.
+func (c Config) Redactor() (*redact.Redactor, error) {
+	if !c.RedactIdentities {
+		return nil, nil //nolint:nilnil // nobody is to be hidden
+	}
+	file, remedy := c.RedactKeyFile, "it is that of WI_REDACT_KEY_FILE"
+	if file == "" {
+		file, remedy = filepath.Join(c.ServiceAccountDirectory, "ca.crt"), "set WI_REDACT_KEY_FILE, since ca.crt in WI_SERVICE_ACCOUNT_DIRECTORY is none"
+	}
+	r, err := redactor(file)
+	if err != nil {
+		r, _ = redact.New([]byte(rand.Text()))
+		err = fmt.Errorf("no key: %w: %s", err, remedy)
+	}
+	return r, err
+}
+
+func redactor(file string) (*redact.Redactor, error) {
+	key, err := os.ReadFile(file)
+	if err != nil {
+		return nil, errors.Unwrap(err) // without the path
+	}
+	return redact.New(key)
 }
 
 // Expectation is the configured expectation, unknown if none is configured.

@@ -67,7 +67,7 @@ func start(t *testing.T, expect func(context.Context) (identity.Expectation, err
 		Random:  func() float64 { return 0.5 },
 	})
 	build := exporter.Build{Version: "v1.2.3", Revision: "abcdef", GoVersion: "go1.26"}
-	w.registry.MustRegister(w.counters, exporter.NewGauges(a.Snapshot, build, "169.254.169.254"))
+	w.registry.MustRegister(w.counters, exporter.NewGauges(a.Snapshot, build, "169.254.169.254", nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { defer close(done); a.Run(ctx) }()

@@ -9,6 +9,7 @@ import (
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/redact"
 )
 
 // Build is what the program knows of its own build.
@@ -23,13 +24,15 @@ func (b Build) String() string {
 // the scrape.
 type Gauges struct {
 	snapshot func() *agent.Snapshot
+	redactor *redact.Redactor
 	constant []prometheus.Metric
 	descs    map[string]*prometheus.Desc
 }
 
-// NewGauges returns the collector of the snapshots that the function returns.
-func NewGauges(snapshot func() *agent.Snapshot, build Build, metadataHost string) *Gauges {
-	g := &Gauges{snapshot: snapshot, descs: map[string]*prometheus.Desc{}}
+// NewGauges returns the collector of the snapshots that the function returns, with
+// identities as the redactor shows them.
+func NewGauges(snapshot func() *agent.Snapshot, build Build, metadataHost string, r *redact.Redactor) *Gauges {
+	g := &Gauges{snapshot: snapshot, redactor: r, descs: map[string]*prometheus.Desc{}}
 	for _, m := range Metrics() {
 		if m.Type == "gauge" {
 			g.descs[m.Name] = m.desc()
@@ -67,8 +70,8 @@ func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 	if source == "" {
 		source = identity.SourceNone
 	}
-	ch <- g.gauge(expectedInfo, 1, s.Expectation.String(), string(source))
-	ch <- g.gauge(observedInfo, 1, string(s.Verdict.Identity), string(s.Verdict.Server))
+	ch <- g.gauge(expectedInfo, 1, g.redactor.Text(s.Expectation.String()), string(source))
+	ch <- g.gauge(observedInfo, 1, g.redactor.Text(string(s.Verdict.Identity)), string(s.Verdict.Server))
 	// Two dozen causes that hardly ever hold would cost as many series on every node.
 	for _, f := range s.Diagnosis.Suspects {
 		if f.Confidence != diagnose.Possible { // which is said of all for want of anything else

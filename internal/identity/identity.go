@@ -140,22 +140,27 @@ func (id Identity) Kind() Kind {
 	s := string(id)
 	if rest, ok := strings.CutPrefix(s, principalScheme); ok {
 		host, path, _ := strings.Cut(rest, "/")
-		labels := strings.Split(host, ".")
-		if consistsOf(host, domainCharacters) && len(labels) > 1 && !slices.Contains(labels, "") && consistsOf(path, principalCharacters) {
+		if consistsOf(host, domainCharacters) && strings.Contains(host, ".") && hasLabels(host) && consistsOf(path, principalCharacters) {
 			return Principal
 		}
 		return ""
 	}
 	if name, domain, ok := strings.Cut(s, "@"); ok {
-		if consistsOf(name, emailCharacters) && consistsOf(domain, emailDomainCharacters) && strings.Contains(domain, ".") {
+		if consistsOf(name, emailCharacters) && consistsOf(domain, emailDomainCharacters) && strings.Contains(domain, ".") && hasLabels(domain) {
 			return ServiceAccount
 		}
 		return ""
 	}
-	if project, universe, ok := strings.Cut(s, ".svc.id."); ok && consistsOf(project, poolCharacters) && consistsOf(universe, domainCharacters) {
+	if project, universe, ok := strings.Cut(s, ".svc.id."); ok && consistsOf(project, poolCharacters) && consistsOf(universe, domainCharacters) && hasLabels(s) {
 		return WorkloadPool
 	}
 	return ""
+}
+
+// hasLabels reports whether there is something before, between and behind the dots of a
+// domain, and before a colon, as in example.com:project.svc.id.goog.
+func hasLabels(domain string) bool {
+	return !slices.Contains(strings.Split(strings.ReplaceAll(domain, ":", "."), "."), "")
 }
 
 // consistsOf reports whether s has at least one character, and none but those

@@ -201,7 +201,7 @@ func against(t *testing.T, w *wire, mayMatch bool) {
 		Interval: interval, Timeout: p.timeout, TokenInterval: time.Minute, ExpectationInterval: 10 * time.Minute,
 		Random: func() float64 { return 0.5 },
 	})
-	registry.MustRegister(counters, exporter.NewGauges(a.Snapshot, exporter.Build{}, DefaultHost))
+	registry.MustRegister(counters, exporter.NewGauges(a.Snapshot, exporter.Build{}, DefaultHost, nil))
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
 	running.Go(func() { a.Run(ctx) })

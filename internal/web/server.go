@@ -18,6 +18,7 @@ import (
 	toolkit "github.com/prometheus/exporter-toolkit/web"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/redact"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/report"
 )
 
@@ -28,7 +29,7 @@ const stopTimeout = 700 * time.Millisecond
 // maxConfigError is how much is said of what is wrong with the configuration file.
 const maxConfigError = 512
 
-// Options are the parts of a Server. All must be set.
+// Options are the parts of a Server.
 type Options struct {
 	// Address to listen on, host:port.
 	Address string
@@ -39,8 +40,10 @@ type Options struct {
 	// Alive reports whether the probe loop turns.
 	Alive func() bool
 	// About is asked each time: a token that tells more may be mounted later.
-	About  func() report.About
-	Logger *slog.Logger
+	About func() report.About
+	// Redactor hides identities; nil hides none.
+	Redactor *redact.Redactor
+	Logger   *slog.Logger
 	// Hosts are names by which the status is asked for, beside those of ours.
 	Hosts []string
 	// Panicked is told of a handler that panicked.
@@ -151,7 +154,7 @@ func (s *Server) healthy(w http.ResponseWriter, _ *http.Request) {
 // is ready to say so.
 func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	if now := s.options.Snapshot(); !now.Ready() {
-		http.Error(w, "no verdict yet: "+now.Verdict.Why, http.StatusServiceUnavailable)
+		http.Error(w, "no verdict yet: "+s.report().Why, http.StatusServiceUnavailable)
 		return
 	}
 	fmt.Fprintln(w, "ok")
@@ -168,4 +171,6 @@ func (s *Server) statusJSON(w http.ResponseWriter, _ *http.Request) {
 	_ = e.Encode(s.report()) // fails only if the client has gone
 }
 
-func (s *Server) report() report.Report { return report.New(s.options.Snapshot(), s.options.About()) }
+func (s *Server) report() report.Report {
+	return redact.Value(s.options.Redactor, report.New(s.options.Snapshot(), s.options.About()))
+}

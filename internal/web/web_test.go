@@ -90,7 +90,7 @@ func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *si
 		}
 	}
 	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(counters, exporter.NewGauges(a.Snapshot, exporter.Build{Version: "v1.2.3"}, "169.254.169.254"))
+	registry.MustRegister(counters, exporter.NewGauges(a.Snapshot, exporter.Build{Version: "v1.2.3"}, "169.254.169.254", nil))
 	opts := web.Options{
 		Address: "127.0.0.1:0", Gatherer: registry, Snapshot: a.Snapshot, Alive: a.Alive, Logger: slog.New(slog.NewTextHandler(logs, nil)),
 		About: about,

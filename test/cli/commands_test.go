@@ -98,9 +98,8 @@ func signalCommand(_ *testscript.TestScript, s *scene, args []string) error {
 	return p.signal(signal)
 }
 
-// program has taken its handler away.
-// insistCommand repeats the signal: the kernel makes one of two that are pending
-// at the same time.
+// insistCommand repeats the signal until the program ends: the kernel makes one of two
+// that are pending at the same time, and the program has taken its handler away.
 func insistCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if err := signalCommand(ts, s, args); err != nil {
 		return err

@@ -14,22 +14,22 @@ const module = "github.com/workload-identity-exporter/workload-identity-exporter
 // allowed are the packages of this module that each room may import. Rooms that
 // are not listed may import none.
 var allowed = map[string][]string{
-	"cmd/workload-identity-exporter": {"internal/app", "internal/config", "internal/exporter", "internal/report"},
+	"cmd/workload-identity-exporter": {"internal/app", "internal/config", "internal/exporter", "internal/identity", "internal/report"},
 	"internal/app": {
 		"internal/agent", "internal/config", "internal/diagnose", "internal/exporter", "internal/identity", "internal/kube",
-		"internal/metadata", "internal/report", "internal/web",
+		"internal/metadata", "internal/redact", "internal/report", "internal/web",
 	},
 
 	"cmd/gke-metadata-simulator": {"internal/kube/kubetest", "internal/simulator"},
-	"internal/config":            {"internal/identity"},
+	"internal/config":            {"internal/identity", "internal/redact"},
 	"internal/identity":          {"internal/foreign"},
 	"internal/metadata":          {"internal/foreign", "internal/identity"},
 	"internal/diagnose":          {"internal/foreign", "internal/identity"},
 	"internal/kube":              {"internal/diagnose", "internal/foreign", "internal/identity"},
 	"internal/agent":             {"internal/diagnose", "internal/identity"},
-	"internal/exporter":          {"internal/agent", "internal/diagnose", "internal/identity", "internal/kube"},
+	"internal/exporter":          {"internal/agent", "internal/diagnose", "internal/identity", "internal/kube", "internal/redact"},
 	"internal/report":            {"internal/agent", "internal/diagnose", "internal/foreign", "internal/identity"},
-	"internal/web":               {"internal/agent", "internal/identity", "internal/report"},
+	"internal/web":               {"internal/agent", "internal/identity", "internal/redact", "internal/report"},
 
 	"cmd/kubectl-workload-identity": {"internal/plugin"},
 	"internal/plugin":               {"internal/diagnose", "internal/foreign", "internal/identity", "internal/kube", "internal/report"},
