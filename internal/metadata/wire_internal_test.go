@@ -165,6 +165,7 @@ func FuzzWire(f *testing.F) {
 	f.Add([]byte("HTTP/1.1 500 @T@\r\nVia: @T@\r\n\r\n@T@"), right[1], []byte("HTTP/1.1 302 Found\r\nLocation: /@T@\r\n\r\n"), []byte{}, uint16(0x55))
 	f.Add([]byte("HTTP/1.1 100 Continue\r\n\r\n"), []byte("HTTP/1.1 200 OK\r\n\r\nx"), []byte("HTTP/1.1 101 X\r\n\r\n"), []byte("HTTP/1.1 200 OK\r\nX: y\r\n"), uint16(0xaa))
 	f.Add(right[0], right[1], right[2], []byte{}, uint16(0xff))
+	f.Add(ok(string(fuzzed)+".example.com"), right[1], ok("@M@"), []byte(goodness+"X: @M@"), uint16(0))
 	f.Add([]byte("\x16\x03\x01"), []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"), []byte{}, []byte{}, uint16(0))
 	f.Add(ok(string(fuzzed)+"\x00"), ok("\ufeff{}"), ok("projects//machineTypes/"), []byte{}, uint16(0))
 	f.Fuzz(func(t *testing.T, email, token, machine, claims []byte, manner uint16) {
@@ -250,6 +251,9 @@ func scrape(t *testing.T, registry *prometheus.Registry, a *agent.Agent) identit
 				holds += m.GetGauge().GetValue()
 			}
 			for _, l := range m.GetLabel() {
+				if l.GetName() != "email" && strings.Trim(l.GetValue(), "abcdefghijklmnopqrstuvwxyz0123456789_.") != "" {
+					t.Errorf("%s{%s=%q} is none of our words", family.GetName(), l.GetName(), l.GetValue())
+				}
 				if v := l.GetValue(); !utf8.ValidString(v) || len(v) > 512 || leaks(v) != "" {
 					t.Errorf("%s{%s=%q}", family.GetName(), l.GetName(), v)
 				}
