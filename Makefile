@@ -114,6 +114,9 @@ test-tools: $(HELM) $(CRANE) ## Test the dashboards, the chart, the manifests an
 faults: ## Do to the exporter what servers, clients, files and the kernel should not (6 minutes); UPDATE=1 writes docs/faults.md
 	$(GO) vet ./test/faults && $(GO) test -count=1 -timeout 20m ./test/faults -faults $(if $(UPDATE),-update)
 
+soak: ## Let all change at once for SOAK (20m), and see that nothing grows and nothing is miscounted
+	$(GO) vet ./test/faults && $(GO) test -count=1 -timeout 60m -v -run 'TestSoak$$' ./test/faults -soak $(or $(SOAK),20m)
+
 e2e-datapath: ## Prove the exporter in network namespaces with the kernel's NAT (Linux; root only for its eBPF part)
 	cd test/e2e && $(GO) vet ./... && $(GO) test -count=1 -timeout 10m ./datapath
 

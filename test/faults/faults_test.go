@@ -16,6 +16,7 @@ import (
 
 var (
 	play   = flag.Bool("faults", false, "play the rows, which takes minutes")
+	soak   = flag.Duration("soak", 0, "play for so long what changes all the time, instead of the rows")
 	update = flag.Bool("update", false, "write docs/faults.md again; with -faults")
 )
 
@@ -28,7 +29,7 @@ var binary string
 func TestMain(m *testing.M) {
 	flag.Parse()
 	os.Exit(func() int {
-		if !*play {
+		if !*play && *soak == 0 {
 			return m.Run()
 		}
 		// Rows wait most of the time.

@@ -35,22 +35,32 @@ type apiServer struct {
 	hostile      func(net.Conn)
 	unhandshaken func(net.Conn)
 	reads        int // since the fault began
+	given        int // ServiceAccounts
 	events       []string
 	open         map[net.Conn]bool
 }
 
 // serveKubernetes starts an API server, and gives its place to the agent.
 func (s *stage) serveKubernetes() {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	a := &apiServer{stage: s, annotation: app, open: map[net.Conn]bool{}}
+	s.api = a
+	if err := a.listen("127.0.0.1:0"); err != nil {
 		s.Fatal(err)
 	}
-	a := &apiServer{stage: s, listener: l, annotation: app, open: map[net.Conn]bool{}}
-	s.api = a
-	host, port, _ := net.SplitHostPort(l.Addr().String()) // is an address
+	host, port, _ := net.SplitHostPort(a.listener.Addr().String()) // is an address
 	s.settings = append(s.settings, "KUBERNETES_SERVICE_HOST="+host, "KUBERNETES_SERVICE_PORT="+port, "WI_SERVICE_ACCOUNT_DIRECTORY="+s.folder, "WI_EXPECTED_EMAILS=")
 	a.rotateCA(true)
 	a.rotateToken(true)
+	s.Cleanup(a.away)
+}
+
+// listen begins to serve.
+func (a *apiServer) listen(address string) error {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	a.listener = l
 	a.running.Go(func() {
 		for {
 			c, err := l.Accept()
@@ -69,15 +79,23 @@ func (s *stage) serveKubernetes() {
 			})
 		}
 	})
-	s.Cleanup(func() {
-		l.Close()
-		a.mu.Lock()
-		for c := range a.open {
-			c.Close()
-		}
-		a.mu.Unlock()
-		a.running.Wait()
-	})
+	return nil
+}
+
+// away ends it, and back starts it at the same address.
+func (a *apiServer) away() {
+	a.listener.Close()
+	a.mu.Lock()
+	for c := range a.open {
+		c.Close()
+	}
+	a.mu.Unlock()
+	a.running.Wait()
+}
+
+func (a *apiServer) back() {
+	a.stage.Helper()
+	a.stage.within("the API server's address is free", func() bool { return a.listen(a.listener.Addr().String()) == nil })
 }
 
 func (a *apiServer) serve(c net.Conn) {
@@ -120,7 +138,11 @@ func (a *apiServer) serve(c net.Conn) {
 	case r.Header.Get("Authorization") != "Bearer "+token:
 		_, _ = io.WriteString(t, object("401 Unauthorized", `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Unauthorized","code":401}`))
 	case isRead:
-		_, _ = io.WriteString(t, serviceAccount(annotation))
+		if _, err := io.WriteString(t, serviceAccount(annotation)); err == nil {
+			a.mu.Lock()
+			a.given++
+			a.mu.Unlock()
+		}
 	case r.Method == http.MethodGet:
 		_, _ = io.WriteString(t, object("404 Not Found", `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}`))
 	default:

@@ -15,15 +15,22 @@ const (
 	node  = "123456789012-compute@developer.gserviceaccount.com"
 )
 
-// play plays the row from the start of an agent to its end.
-func (r row) play(t *testing.T) outcome {
+// newStage has a metadata server that answers rightly, and no agent yet.
+func newStage(t *testing.T, settings ...string) *stage {
+	t.Helper()
 	s := &stage{T: t, folder: t.TempDir(), scheme: "http", client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}}
 	s.secrets = []string{leak[len("ya29.c."):], jsonWebToken(`{"email":"` + other + `"}`)}
 	s.metadata = listenAsMetadata(s)
 	s.settings = append([]string{
 		"WI_LISTEN_ADDRESS=127.0.0.1:0", "WI_PROBE_INTERVAL=1s", "WI_PROBE_TIMEOUT=500ms", "WI_TOKEN_INTERVAL=1s", "WI_STARTUP_GRACE=0s",
 		"WI_METADATA_HOST=" + s.metadata.address(), "WI_EXPECTED_EMAILS=" + app,
-	}, r.settings...)
+	}, settings...)
+	return s
+}
+
+// play plays the row from the start of an agent to its end.
+func (r row) play(t *testing.T) outcome {
+	s := newStage(t, r.settings...)
 	if r.prepare != nil {
 		r.prepare(s)
 	}
