@@ -27,6 +27,8 @@ LABEL org.opencontainers.image.title="workload-identity-exporter" \
       org.opencontainers.image.version="$VERSION" \
       org.opencontainers.image.revision="$REVISION"
 COPY --from=build /workload-identity-exporter /workload-identity-exporter
+COPY LICENSE /LICENSE
+COPY third_party/LICENSES /THIRD_PARTY_LICENSES
 USER 65532:65532
 EXPOSE 10988
 ENTRYPOINT ["/workload-identity-exporter"]

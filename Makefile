@@ -47,7 +47,7 @@ PLATFORM ?= linux/amd64
 ENGINE ?= $(firstword $(foreach e,docker podman buildah,$(if $(shell command -v $(e) 2>/dev/null),$(e))))
 # The exporter's user, and the bytes that its image may have.
 IMAGE_MAX := 18000000
-EXPORTER := -user 65532:65532 -max $(IMAGE_MAX)
+EXPORTER := -user 65532:65532 -max $(IMAGE_MAX) -with LICENSE=$(CURDIR)/LICENSE -with THIRD_PARTY_LICENSES=$(CURDIR)/third_party/LICENSES
 # $(call pack,NAME,TAG,FLAGS,ARCHITECTURE=BINARY...) packs static binaries into bin/images/NAME.tar.
 pack = cd tools && $(GO) run ./release image -tag $(2) -version $(VERSION) -revision $(REVISION) $(3) -out $(CURDIR)/bin/images/$(1).tar $(foreach b,$(4),$(subst =,=$(CURDIR)/,$(b)))
 # $(call pack-test,NAME,BINARY,FLAGS) packs one for the machine at hand, as the suites know it.
@@ -163,6 +163,7 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the code with golangci-lint, and t
 
 generate: ## Render the alert rules and dashboards, and write the generated parts of the chart, docs/ and README.md again
 	cd tools && $(GO) run ./rules && $(GO) run ./dashboards && $(GO) run ./deploy
+	cd tools && $(GO) run ./release licenses >$(CURDIR)/bin/licenses && mv $(CURDIR)/bin/licenses $(CURDIR)/third_party/LICENSES
 	$(GO) test ./docs -update
 	cd tools && $(GO) test -count=1 ./rules -run TestWhatTheOnCallReads -update
 

@@ -49,7 +49,7 @@ func (r release) check(ctx context.Context, stdout io.Writer) error {
 	binaries := map[string][]byte{}
 	for _, a := range architectures {
 		name := r.name("linux_" + a)
-		binary, err := only(files[name+".tar.gz"], name+"/"+program)
+		binary, err := r.only(files[name+".tar.gz"], name+"/", program)
 		if err == nil {
 			err = r.checkBinary(ctx, binary, a)
 		}
@@ -87,14 +87,17 @@ func (r release) check(ctx context.Context, stdout io.Writer) error {
 	return nil
 }
 
-// only is the program in an archive.
-func only(packed []byte, name string) ([]byte, error) {
+// only is the program in a folder of an archive, in which licences have to be as well.
+func (r release) only(packed []byte, folder, name string) ([]byte, error) {
 	files, err := unzipped(bytes.NewReader(packed))
 	if err != nil {
 		return nil, err
 	}
+	if err := r.checkLicenses(files, folder); err != nil {
+		return nil, err
+	}
 	for _, f := range files {
-		if f.name == name && f.mode == 0o755 {
+		if f.name == folder+name && f.mode == 0o755 {
 			return f.content, nil
 		}
 	}
@@ -223,7 +226,7 @@ func readImage(archive []byte, folder, tag string) (v1.ImageIndex, error) {
 	return top.ImageIndex(manifest.Manifests[0].Digest)
 }
 
-// checkImage fails if there is not one image for each binary with that alone in it, as
+// checkImage fails if there is not one image for each binary with that and licences in it, as
 // a registry takes it, or if one has more bytes than it may.
 func (r release) checkImage(index v1.ImageIndex, binaries map[string][]byte) error {
 	if err := validate.Index(index); err != nil { // digests and sizes
@@ -252,8 +255,11 @@ func (r release) checkImage(index v1.ImageIndex, binaries map[string][]byte) err
 		if err = errors.Join(err, content.Close()); err != nil {
 			return err
 		}
-		if len(files) != 1 || files[0].name != program || !bytes.Equal(files[0].content, binaries[m.Platform.Architecture]) {
-			return fmt.Errorf("it has %d files for %s, want one: the program %s of the binary's archive", len(files), m.Platform, program)
+		if len(files) != 1+len(licenseFiles) || files[0].name != program || !bytes.Equal(files[0].content, binaries[m.Platform.Architecture]) {
+			return fmt.Errorf("it has %d files for %s, want the program %s of the binary's archive, and licences", len(files), m.Platform, program)
+		}
+		if err := r.checkLicenses(files, ""); err != nil {
+			return err
 		}
 		if size := int64(len(files[0].content)); size > r.most {
 			return fmt.Errorf("it has %d bytes for %s, want at most %d", size, m.Platform, r.most)

@@ -34,6 +34,13 @@ func packImage(args []string, stdout io.Writer) error {
 	user := flags.String("user", "65532:65532", "`UID:GID` of the process")
 	version := flags.String("version", "dev", "the `VERSION` in the image's labels")
 	revision := flags.String("revision", "unknown", "the `COMMIT` in the image's labels")
+	var with []file
+	flags.Func("with", "`NAME=FILE` that goes along, for everybody to read", func(s string) error {
+		name, path, _ := strings.Cut(s, "=")
+		content, err := os.ReadFile(path)
+		with = append(with, file{name, 0o644, content})
+		return err
+	})
 	most := flags.Int64("max", 0, "fail if an unpacked image has more `BYTES`; 0 is no limit")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -57,7 +64,7 @@ func packImage(args []string, stdout io.Writer) error {
 			return fmt.Errorf("%s: %w", arg, err)
 		}
 		path := "/" + filepath.Base(binary)
-		image, err := single(file{path[1:], 0o755, content}, architecture,
+		image, err := single(append([]file{{path[1:], 0o755, content}}, with...), architecture,
 			v1.Config{User: *user, Entrypoint: []string{path}, ExposedPorts: map[string]struct{}{"10988/tcp": {}}, Labels: labels(*version, *revision)})
 		if err != nil {
 			return err
@@ -104,10 +111,9 @@ func checkStatic(content []byte, architecture string) error {
 	return nil
 }
 
-// single is an image for one architecture that has nothing but the program, which
-// root owns.
-func single(program file, architecture string, config v1.Config) (v1.Image, error) {
-	files, err := tarred(time.Time{}, []file{program})
+// single is an image for one architecture that has nothing but the files, which root owns.
+func single(content []file, architecture string, config v1.Config) (v1.Image, error) {
+	files, err := tarred(time.Time{}, content)
 	if err != nil {
 		return nil, err
 	}

@@ -44,8 +44,8 @@ func testImage(t *testing.T, r repository, version string) {
 			t.Errorf("configuration %+v for %s", c, config.Architecture)
 		}
 		files, err := untarred(mutate.Extract(image))
-		if err != nil || len(files) != 1 || files[0].mode != 0o755 {
-			t.Errorf("%d files, %v; want the program, which everybody may run and nobody else may write", len(files), err)
+		if err != nil || len(files) != 3 || files[0].mode != 0o755 {
+			t.Errorf("%d files, %v; want the program, which everybody may run and nobody else may write, and two licences", len(files), err)
 		}
 	}
 }
@@ -139,9 +139,17 @@ func TestTheDockerfileMakesTheSame(t *testing.T) {
 	r := repository{t, "../.."}
 	text, makefile := r.read("Dockerfile"), r.read("Makefile")
 	_, last, _ := strings.Cut(text, "\nFROM scratch\n")
-	for _, want := range []string{"\nUSER 65532:65532\n", "\nENTRYPOINT [\"/workload-identity-exporter\"]\n", "\nEXPOSE 10988\n"} {
+	for _, want := range []string{"\nUSER 65532:65532\n", "\nENTRYPOINT [\"/workload-identity-exporter\"]\n", "\nEXPOSE 10988\n", "\nCOPY LICENSE /LICENSE\nCOPY third_party/LICENSES /THIRD_PARTY_LICENSES\n"} {
 		if !strings.Contains(last, want) {
 			t.Errorf("the Dockerfile's last stage lacks %q", want)
+		}
+	}
+	sent := strings.Fields(r.read(".dockerignore"))
+	for _, m := range regexp.MustCompile(`(?m)^COPY ([^-].*) \S+$`).FindAllStringSubmatch(text, -1) {
+		for source := range strings.FieldsSeq(m[1]) {
+			if top, _, _ := strings.Cut(source, "/"); !slices.Contains(sent, "!"+top) {
+				t.Errorf("the Dockerfile copies %s, which .dockerignore keeps from the engine", source)
+			}
 		}
 	}
 	got := map[string]string{}

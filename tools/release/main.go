@@ -3,6 +3,7 @@
 //
 //	cd tools && go run ./release            fails if the commit cannot be released
 //	cd tools && go run ./release -dry-run   makes the files, and says what would fail
+//	cd tools && go run ./release licenses
 //	cd tools && go run ./release image -tag NAME:TAG -out FILE ARCHITECTURE=BINARY...
 //
 // The same tag, built with the same Go, gives the same files, byte for byte: nothing
@@ -28,10 +29,13 @@ var architectures = []string{"amd64", "arm64"}
 
 func main() {
 	var err error
-	if args := os.Args[1:]; len(args) > 0 && args[0] == "image" {
-		err = packImage(args[1:], os.Stdout)
-	} else {
-		err = run(context.Background(), args, os.Stdout)
+	switch args := append(os.Args[1:], ""); args[0] {
+	case "image":
+		err = packImage(args[1:len(args)-1], os.Stdout)
+	case "licenses":
+		err = thirdParty(args[1:len(args)-1], os.Stdout)
+	default:
+		err = run(context.Background(), os.Args[1:], os.Stdout)
 	}
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "release:", err)
@@ -97,7 +101,7 @@ func (r release) write(ctx context.Context, notes string, log io.Writer) error {
 	if err := build.Run(); err != nil {
 		return fmt.Errorf("make image-tar plugins: %w", err)
 	}
-	license, err := os.ReadFile(filepath.Join(r.root, "LICENSE"))
+	licenses, err := readLicenses(r.root)
 	if err != nil {
 		return err
 	}
@@ -112,14 +116,14 @@ func (r release) write(ctx context.Context, notes string, log io.Writer) error {
 			return err
 		}
 		folder := r.name("linux_" + a)
-		if files[folder+".tar.gz"], err = zipped(r.when, []file{{folder + "/LICENSE", 0o644, license}, {folder + "/" + program, 0o755, content}}); err != nil {
+		if files[folder+".tar.gz"], err = zipped(r.when, append(in(folder+"/", licenses), file{folder + "/" + program, 0o755, content})); err != nil {
 			return err
 		}
 	}
-	if err := r.plugins(files, license); err != nil {
+	if err := r.plugins(files, licenses); err != nil {
 		return err
 	}
-	if files[r.name("monitoring.tar.gz")], err = r.monitoring(license); err != nil {
+	if files[r.name("monitoring.tar.gz")], err = r.monitoring(licenses[:1]); err != nil {
 		return err
 	}
 	image, err := os.ReadFile(filepath.Join(r.root, "bin/images", program+".tar"))
@@ -157,9 +161,9 @@ func (r release) write(ctx context.Context, notes string, log io.Writer) error {
 
 // monitoring packs what Prometheus, Alertmanager and Grafana read without Kubernetes
 // in between. The chart has the rules, too.
-func (r release) monitoring(license []byte) ([]byte, error) {
+func (r release) monitoring(license []file) ([]byte, error) {
 	folder := r.name("monitoring") + "/"
-	files := []file{{folder + "LICENSE", 0o644, license}}
+	files := in(folder, license)
 	for _, pattern := range []string{"alerts/workload-identity.rules.yaml", "alerts/alertmanager.yaml", "dashboards/*.json", "deploy/dashboards-gmp/*.json", "dashboards/provisioning.yaml"} {
 		paths, err := filepath.Glob(filepath.Join(r.root, pattern))
 		if err != nil || len(paths) == 0 {

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"runtime"
 	"strings"
 
@@ -53,7 +54,7 @@ func (r release) archive(p platform) string {
 
 // plugins packs the plugin for each platform, with its bill of materials, and writes the
 // manifest by which krew installs it.
-func (r release) plugins(files map[string][]byte, license []byte) error {
+func (r release) plugins(files map[string][]byte, licenses []file) error {
 	completes, err := os.ReadFile(filepath.Join(r.root, "cmd/kubectl-workload-identity", completion))
 	if err != nil {
 		return err
@@ -70,7 +71,7 @@ func (r release) plugins(files map[string][]byte, license []byte) error {
 			return err
 		}
 		name := r.archive(p) + ".tar.gz"
-		packed, err := zipped(r.when, []file{{"LICENSE", 0o644, license}, {plugin + ".cdx.json", 0o644, bill}, {completion, 0o755, completes}, {p.binary(), 0o755, content}})
+		packed, err := zipped(r.when, append(slices.Clone(licenses), []file{{plugin + ".cdx.json", 0o644, bill}, {completion, 0o755, completes}, {p.binary(), 0o755, content}}...))
 		if err != nil {
 			return err
 		}
@@ -123,7 +124,7 @@ func (r release) checkPlugins(ctx context.Context, files map[string][]byte) erro
 			said.SHA256 != fmt.Sprintf("%x", sha256.Sum256(files[name])) {
 			return fmt.Errorf("%s.yaml has %+v for %s", krew, said, p)
 		}
-		content, err := only(files[name], said.Bin)
+		content, err := r.only(files[name], "", said.Bin)
 		if err == nil {
 			err = r.checkPlugin(ctx, content, p)
 		}
