@@ -154,7 +154,10 @@ pictures: chromium $(AXE) ## Take the pictures of the status page in docs/images
 pictures-dashboards: chromium ## Take the pictures of dashboards in docs/images from the Grafana at URL, of CLUSTER and NODE
 	cd test/e2e && $(GO) run ./dashboards/pictures -grafana "$(URL)" -cluster "$(CLUSTER)" -node "$(NODE)"
 
-lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the code with golangci-lint, and the workflow with actionlint
+verify: ## Compare the modules on the machine with the hashes in go.sum
+	for module in . tools test/e2e test/e2e/scrape/operator; do (cd $$module && $(GO) mod verify) || exit 1; done
+
+lint: verify $(GOLANGCI_LINT) $(ACTIONLINT) ## Check the code with golangci-lint, and the workflow with actionlint
 	$(GOLANGCI_LINT) run --allow-serial-runners ./...
 	cd test/e2e && $(GOLANGCI_LINT) run --allow-serial-runners ./...
 	cd test/e2e/scrape/operator && $(GOLANGCI_LINT) run --allow-serial-runners ./...
