@@ -45,7 +45,7 @@ func TestEachDependencyHasItsReason(t *testing.T) {
 			for i := range cells {
 				cells[i] = strings.TrimSpace(cells[i])
 			}
-			if module := strings.Trim(cells[0], "`"); (part.of == "" || cells[1] == part.of) {
+			if module := strings.Trim(cells[0], "`"); part.of == "" || cells[1] == part.of {
 				rows[module] = cells
 			}
 		}

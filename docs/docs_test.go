@@ -7,7 +7,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -20,6 +23,32 @@ import (
 )
 
 var update = flag.Bool("update", false, "write the generated parts again")
+
+// A test that the documentation names is one.
+func TestNamedTestsExist(t *testing.T) {
+	var code strings.Builder
+	for _, top := range []string{"../internal", "../cmd", "../test", "../tools"} {
+		if err := filepath.WalkDir(top, func(path string, _ fs.DirEntry, err error) error {
+			if err == nil && strings.HasSuffix(path, "_test.go") {
+				code.WriteString(read(t, path))
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	pages, err := filepath.Glob("*.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, page := range append(pages, "../README.md", "../CONTRIBUTING.md") {
+		for _, m := range regexp.MustCompile("`((?:Test|Fuzz|Benchmark)[A-Z]\\w*)`").FindAllStringSubmatch(read(t, page), -1) {
+			if !strings.Contains(code.String(), "\nfunc "+m[1]+"(") {
+				t.Errorf("%s names %s, and there is no such test", page, m[1])
+			}
+		}
+	}
+}
 
 func TestGeneratedParts(t *testing.T) {
 	parts := map[string]func(io.Writer){
