@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -64,13 +65,13 @@ var permissive = []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", 
 var isLicense = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-.].*)?$`)
 
 // thirdParty collects the licences of what is linked into what is released.
-func thirdParty(args []string, stdout io.Writer) error {
+func thirdParty(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("release licenses [flags]", flag.ContinueOnError)
 	root := flags.String("root", "..", "the `FOLDER` of the repository")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	text, err := licenses(*root)
+	text, err := licenses(ctx, *root)
 	if err != nil {
 		return err
 	}
@@ -79,11 +80,11 @@ func thirdParty(args []string, stdout io.Writer) error {
 }
 
 // licenses are the texts, each once, with the modules that it is of.
-func licenses(root string) (string, error) {
+func licenses(ctx context.Context, root string) (string, error) {
 	texts := map[string][]string{} // the names of what has it, by its words
 	all := map[string]string{}     // the kinds of licence, by the module
 	for _, p := range platforms() {
-		packages, err := linked(root, p)
+		packages, err := linked(ctx, root, p)
 		if err != nil {
 			return "", err
 		}
@@ -107,8 +108,8 @@ func licenses(root string) (string, error) {
 // link is a package that is linked.
 type link struct{ module, moduleFolder, folder string }
 
-func linked(root string, p platform) ([]link, error) {
-	list := exec.Command("go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}\t{{.Dir}}{{end}}{{else}}The Go standard library\t{{.Root}}\t{{.Root}}{{end}}{{with .Module}}\t{{$.Dir}}{{end}}", //nolint:gosec // ours
+func linked(ctx context.Context, root string, p platform) ([]link, error) {
+	list := exec.CommandContext(ctx, "go", "list", "-deps", "-f", "{{with .Module}}{{if not .Main}}{{.Path}}\t{{.Dir}}{{end}}{{else}}The Go standard library\t{{.Root}}\t{{.Root}}{{end}}{{with .Module}}\t{{$.Dir}}{{end}}", //nolint:gosec // ours
 		"./cmd/"+program, "./cmd/kubectl-workload-identity")
 	list.Dir, list.Env = root, append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.system, "GOARCH="+p.architecture)
 	out, err := list.Output()

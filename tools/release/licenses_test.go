@@ -8,7 +8,7 @@ import (
 )
 
 func TestLicensesAreThoseOfWhatIsLinked(t *testing.T) {
-	want, err := licenses("../..")
+	want, err := licenses(t.Context(), "../..")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,13 +29,14 @@ var architectures = []string{"amd64", "arm64"}
 
 func main() {
 	var err error
-	switch args := append(os.Args[1:], ""); args[0] {
-	case "image":
-		err = packImage(args[1:len(args)-1], os.Stdout)
-	case "licenses":
-		err = thirdParty(args[1:len(args)-1], os.Stdout)
+	ctx, args := context.Background(), os.Args[1:]
+	switch {
+	case len(args) > 0 && args[0] == "image":
+		err = packImage(args[1:], os.Stdout)
+	case len(args) > 0 && args[0] == "licenses":
+		err = thirdParty(ctx, args[1:], os.Stdout)
 	default:
-		err = run(context.Background(), os.Args[1:], os.Stdout)
+		err = run(ctx, args, os.Stdout)
 	}
 	if err != nil && !errors.Is(err, flag.ErrHelp) {
 		fmt.Fprintln(os.Stderr, "release:", err)
