@@ -219,6 +219,24 @@ func moreKubernetesRows() []row {
 	return rows
 }
 
+// first reports whether there is an Event about the state, of which the first has to have
+// the cause: it is what people are woken by.
+func (a *apiServer) first(s *stage, state, cause string) bool {
+	s.Helper()
+	reason := `"WorkloadIdentity` + strings.ReplaceAll(strings.ToUpper(state[:1])+state[1:], "_d", "D") + `"`
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, e := range a.events {
+		if strings.Contains(e, reason) {
+			if !strings.Contains(e, "("+cause+")") {
+				s.Errorf("the Event has not the cause %s: %s", cause, e)
+			}
+			return true
+		}
+	}
+	return false
+}
+
 // told reports whether an Event says so.
 func (a *apiServer) told(words string) bool {
 	a.mu.Lock()

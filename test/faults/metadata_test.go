@@ -38,10 +38,23 @@ func metadataRows() []row {
 			at = slices.Concat([]string{"all"}, endpoints)
 		}
 		for _, e := range at {
-			rows = append(rows, k.row(e))
+			r := k.row(e)
+			rows = append(rows, r)
+			if r.cause != "" && e != "email" { // by the email another cause is told: the annotation may have been changed
+				rows = append(rows, r.told())
+			}
 		}
 	}
 	return rows
+}
+
+// told is the row with an API server, where the first Event about the state has the cause.
+func (r row) told() row {
+	enough := r.enough
+	r.name += ", told in an Event"
+	r.prepare = (*stage).serveKubernetes
+	r.enough = func(s *stage) bool { return enough(s) && s.api.first(s, r.states, r.cause) }
+	return r
 }
 
 // causes are what has to be suspected in some rows.
