@@ -40,6 +40,7 @@ type metadataServer struct {
 	atAccept answer            // instead of reading the request
 	asked    map[string]int    // by the endpoint, since the fault began
 	accepted int
+	unread   int // connections without a request
 	open     map[net.Conn]time.Time
 	longest  time.Duration // that one was open
 }
@@ -97,6 +98,9 @@ func (m *metadataServer) serve(c *conn) {
 	}
 	r, err := http.ReadRequest(bufio.NewReader(c))
 	if err != nil {
+		m.mu.Lock()
+		m.unread++
+		m.mu.Unlock()
 		return
 	}
 	endpoint := path.Base(r.URL.Path)
