@@ -56,7 +56,7 @@ pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$(
 # make fuzz does 1/FUZZ_SHARE of the executions, of FUZZ_TARGET alone if it is set.
 FUZZ_SHARE ?= 1
 PLUGINS := $(foreach system,linux darwin windows,$(foreach architecture,amd64 arm64,bin/plugin/$(system)_$(architecture)))
-.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools faults lint generate bench fuzz e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
+.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools faults soak verify lint generate bench fuzz e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
