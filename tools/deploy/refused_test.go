@@ -114,6 +114,7 @@ func TestTheChartRefusesWhatCannotWork(t *testing.T) {
 		{`settings: {WI_STARTUP_GRACE: "60"}`, "at '/settings/WI_STARTUP_GRACE': '60' does not match pattern"},
 		{"settings: {WI_LOG_LEVEL: verbose}", "at '/settings/WI_LOG_LEVEL': value must be one of 'debug', 'info', 'warn', 'error'"},
 		{"settings: {WI_RUNTIME_METRICS: no thanks}", "at '/settings/WI_RUNTIME_METRICS': value must be one of"},
+		{"settings: {WI_REDACT_KEY_FILE: true}", "at '/settings/WI_REDACT_KEY_FILE': got boolean, want string"},
 		{`settings: {WI_METADATA_HOST: "http://x"}`, "at '/settings/WI_METADATA_HOST': 'http://x' does not match pattern"},
 		{"tls: {secretName: a_b}", "at '/tls/secretName': 'a_b' does not match pattern"},
 		{"tolerations: {operator: Exists}", "at '/tolerations': got object, want array"},
