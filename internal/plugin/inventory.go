@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
 )
@@ -329,7 +330,10 @@ func ReadDump(r io.Reader) (Inventory, error) {
 // readObject reads one output of kubectl, a list or a single object. The items of a list are
 // read one by one: there may be a gigabyte of them.
 func (i *Inventory) readObject(decoder *json.Decoder, seen map[string]bool) error {
-	notJSON := func(err error) error { return fmt.Errorf("it is not the JSON of kubectl get -o json: %w", err) }
+	const most = 300 // of what may quote the file
+	notJSON := func(err error) error {
+		return fmt.Errorf("it is not the JSON of kubectl get -o json: %s", foreign.Text(err.Error(), most))
+	}
 	if start, err := decoder.Token(); err != nil || start != json.Delim('{') {
 		return notJSON(cmp.Or(err, errors.New("it does not begin with an object")))
 	}
