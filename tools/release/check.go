@@ -49,12 +49,15 @@ func (r release) check(ctx context.Context, stdout io.Writer) error {
 	binaries := map[string][]byte{}
 	for _, a := range architectures {
 		name := r.name("linux_" + a)
-		binary, err := r.only(files[name+".tar.gz"], name+"/", program)
+		binary, err := only(files[name+".tar.gz"], name+"/"+program)
 		if err == nil {
 			err = r.checkBinary(ctx, binary, a)
 		}
 		if err == nil {
 			err = checkBill(files[name+".cdx.json"], binary)
+		}
+		if err == nil {
+			err = r.licensed(files[name+".tar.gz"], name+"/")
 		}
 		binaries[a] = binary
 		if err != nil {
@@ -87,17 +90,14 @@ func (r release) check(ctx context.Context, stdout io.Writer) error {
 	return nil
 }
 
-// only is the program in a folder of an archive, in which licences have to be as well.
-func (r release) only(packed []byte, folder, name string) ([]byte, error) {
+// only is the program in an archive.
+func only(packed []byte, name string) ([]byte, error) {
 	files, err := unzipped(bytes.NewReader(packed))
 	if err != nil {
 		return nil, err
 	}
-	if err := r.checkLicenses(files, folder); err != nil {
-		return nil, err
-	}
 	for _, f := range files {
-		if f.name == folder+name && f.mode == 0o755 {
+		if f.name == name && f.mode == 0o755 {
 			return f.content, nil
 		}
 	}
@@ -237,6 +237,7 @@ func (r release) checkImage(index v1.ImageIndex, binaries map[string][]byte) err
 		return err
 	}
 	var platforms []string
+	var licensed error
 	for _, m := range manifest.Manifests {
 		platforms = append(platforms, m.Platform.String())
 		image, err := index.Image(m.Digest)
@@ -255,11 +256,12 @@ func (r release) checkImage(index v1.ImageIndex, binaries map[string][]byte) err
 		if err = errors.Join(err, content.Close()); err != nil {
 			return err
 		}
-		if len(files) != 1+len(licenseFiles) || files[0].name != program || !bytes.Equal(files[0].content, binaries[m.Platform.Architecture]) {
-			return fmt.Errorf("it has %d files for %s, want the program %s of the binary's archive, and licences", len(files), m.Platform, program)
+		if len(files) == 0 || files[0].name != program || !bytes.Equal(files[0].content, binaries[m.Platform.Architecture]) {
+			return fmt.Errorf("it has %d files for %s, want one: the program %s of the binary's archive, and licences", len(files), m.Platform, program)
 		}
-		if err := r.checkLicenses(files, ""); err != nil {
-			return err
+		licensed = errors.Join(licensed, r.checkLicenses(files[1:], ""))
+		if len(files) != 1+len(licenseFiles) {
+			licensed = errors.Join(licensed, fmt.Errorf("it has %d files for %s, want the program and licences", len(files), m.Platform))
 		}
 		if size := int64(len(files[0].content)); size > r.most {
 			return fmt.Errorf("it has %d bytes for %s, want at most %d", size, m.Platform, r.most)
@@ -268,5 +270,5 @@ func (r release) checkImage(index v1.ImageIndex, binaries map[string][]byte) err
 	if want := []string{"linux/amd64", "linux/arm64"}; !slices.Equal(platforms, want) {
 		return fmt.Errorf("it is for %q, want %q", platforms, want)
 	}
-	return nil
+	return licensed
 }

@@ -44,6 +44,15 @@ func in(folder string, files []file) []file {
 	return moved
 }
 
+// licensed fails if a folder of the archive lacks a licence of the repository.
+func (r release) licensed(packed []byte, folder string) error {
+	files, err := unzipped(bytes.NewReader(packed))
+	if err != nil {
+		return err
+	}
+	return r.checkLicenses(files, folder)
+}
+
 // checkLicenses fails if the files lack a licence of the repository.
 func (r release) checkLicenses(files []file, folder string) error {
 	licenses, err := readLicenses(r.root)

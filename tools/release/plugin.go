@@ -124,9 +124,12 @@ func (r release) checkPlugins(ctx context.Context, files map[string][]byte) erro
 			said.SHA256 != fmt.Sprintf("%x", sha256.Sum256(files[name])) {
 			return fmt.Errorf("%s.yaml has %+v for %s", krew, said, p)
 		}
-		content, err := r.only(files[name], "", said.Bin)
+		content, err := only(files[name], said.Bin)
 		if err == nil {
 			err = r.checkPlugin(ctx, content, p)
+		}
+		if err == nil {
+			err = r.licensed(files[name], "")
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)

@@ -173,7 +173,11 @@ func testTampered(t *testing.T, in repository, repositoryName string) {
 			other := *r
 			in.write("bin/plugin/windows_amd64/"+plugin+".exe", in.read("bin/plugin/linux_amd64/"+plugin))
 			packed := map[string][]byte{}
-			if err := other.plugins(packed, nil); err != nil {
+			licenses, err := readLicenses(r.root)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := other.plugins(packed, licenses); err != nil {
 				t.Fatal(err)
 			}
 			for name, content := range packed {
