@@ -111,7 +111,7 @@ test-alerts: $(PROMTOOL) $(AMTOOL) ## Test the alert rules with promtool, and th
 test-tools: $(HELM) $(CRANE) ## Test the dashboards, the chart, the manifests and the release
 	cd tools && $(GO) vet ./... && HELM=$(HELM) CRANE=$(CRANE) $(GO) test -count=1 -timeout 20m $$($(GO) list ./... | grep -v /rules$$)
 
-faults: ## Do to the exporter what servers, clients, files and the kernel should not (6 minutes); UPDATE=1 writes docs/faults.md
+faults: ## Do to the exporter what servers, clients, files and the kernel should not (5 minutes); UPDATE=1 writes docs/faults.md
 	$(GO) vet ./test/faults && $(GO) test -count=1 -timeout 20m ./test/faults -faults $(if $(UPDATE),-update)
 
 soak: ## Let all change at once for SOAK (20m), and see that nothing grows and nothing is miscounted

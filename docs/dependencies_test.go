@@ -3,7 +3,6 @@ package docs_test
 import (
 	"encoding/json"
 	"maps"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
@@ -94,13 +93,4 @@ func direct(t *testing.T, folder string) []string {
 	}
 	slices.Sort(all)
 	return all
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(text)
 }

@@ -1,7 +1,6 @@
 package docs_test
 
 import (
-	"os"
 	"regexp"
 	"testing"
 )
@@ -17,15 +16,11 @@ func TestTheLeastVersionOfGoIsOne(t *testing.T) {
 		"../test/e2e/go.mod":                 `(?m)^go (\S+)$`,
 		"../test/e2e/scrape/operator/go.mod": `(?m)^go (\S+)$`,
 	} {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := regexp.MustCompile(pattern).FindSubmatch(text)
+		m := regexp.MustCompile(pattern).FindStringSubmatch(read(t, file))
 		if m == nil {
 			t.Fatalf("%s names no version of Go", file)
 		}
-		least[string(m[1])] = file
+		least[m[1]] = file
 	}
 	if len(least) != 1 {
 		t.Errorf("the least versions of Go differ: %v", least)

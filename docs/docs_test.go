@@ -72,12 +72,9 @@ func TestGeneratedParts(t *testing.T) {
 		{"kubectl.md", "checks"},
 	} {
 		t.Run(tt.file+" "+tt.part, func(t *testing.T) {
-			text, err := os.ReadFile(tt.file)
-			if err != nil {
-				t.Fatal(err)
-			}
+			text := read(t, tt.file)
 			begin, end := "<!-- begin generated: "+tt.part+" -->\n", "<!-- end generated -->"
-			before, rest, ok := strings.Cut(string(text), begin)
+			before, rest, ok := strings.Cut(text, begin)
 			had, after, ok2 := strings.Cut(rest, end)
 			if !ok || !ok2 {
 				t.Fatalf("%s lacks the markers of the part %s", tt.file, tt.part)
@@ -137,10 +134,7 @@ func writeChecks(w io.Writer) {
 
 // Whoever adds a confidence tells what it means.
 func TestTheConfidencesAreExplained(t *testing.T) {
-	text, err := os.ReadFile("causes.md")
-	if err != nil {
-		t.Fatal(err)
-	}
+	text := read(t, "causes.md")
 	var schema property
 	read, err := os.ReadFile("schema/report.schema.json")
 	if err == nil {
@@ -155,8 +149,17 @@ func TestTheConfidencesAreExplained(t *testing.T) {
 		t.Fatal("the schema has no confidences")
 	}
 	for _, c := range confidences {
-		if !strings.Contains(string(text), fmt.Sprintf("\n| `%v` | ", c)) {
+		if !strings.Contains(text, fmt.Sprintf("\n| `%v` | ", c)) {
 			t.Errorf("causes.md does not say what %v means", c)
 		}
 	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
 }

@@ -15,9 +15,9 @@ import (
 	"strings"
 )
 
-// LeastKey is how many bytes a key must have. The names of accounts are few enough to
+// leastKey is how many bytes a key must have. The names of accounts are few enough to
 // be tried one after another, so that nothing but the key keeps a hash from being undone.
-const LeastKey = 16
+const leastKey = 16
 
 // Redactor hashes identities by its key. A nil Redactor changes nothing.
 type Redactor struct{ key []byte }
@@ -25,8 +25,8 @@ type Redactor struct{ key []byte }
 // New returns a redactor with the key, of which white space around it is no part.
 func New(key []byte) (*Redactor, error) {
 	key = bytes.TrimSpace(key)
-	if len(key) < LeastKey {
-		return nil, fmt.Errorf("a key of %d bytes, want %d at least", len(key), LeastKey)
+	if len(key) < leastKey {
+		return nil, fmt.Errorf("a key of %d bytes, want %d at least", len(key), leastKey)
 	}
 	if strings.Trim(string(key), string(key[:1])) == "" {
 		return nil, errors.New("a key of one character repeated")

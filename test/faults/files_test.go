@@ -126,10 +126,13 @@ func pemOf(der []byte) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }
 
-func (f *webFiles) place(s *stage) {
-	s.write("web.yml", webConfiguration)
-	s.write("tls.crt", f.certificate)
-	s.write("tls.key", f.key)
+func (f *webFiles) place(s *stage) { f.placeIn(s, "") }
+
+func (f *webFiles) placeIn(s *stage, folder string) {
+	s.Helper()
+	s.write(filepath.Join(folder, "web.yml"), webConfiguration)
+	s.write(filepath.Join(folder, "tls.crt"), f.certificate)
+	s.write(filepath.Join(folder, "tls.key"), f.key)
 }
 
 // encrypted makes the agent serve, and be asked, by TLS.

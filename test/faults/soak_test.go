@@ -172,10 +172,7 @@ func (r *rotated) rotate() {
 	r.rotations++
 	name := fmt.Sprintf("web-%d", r.rotations)
 	r.stage.folderNamed(name)
-	files := r.stage.webFiles()
-	r.stage.write(filepath.Join(name, "web.yml"), webConfiguration)
-	r.stage.write(filepath.Join(name, "tls.crt"), files.certificate)
-	r.stage.write(filepath.Join(name, "tls.key"), files.key)
+	r.stage.webFiles().placeIn(r.stage, name)
 	link := filepath.Join(r.stage.folder, "web")
 	if err := os.Symlink(name, link+".new"); err != nil {
 		r.stage.Fatal(err)

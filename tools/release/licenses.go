@@ -71,6 +71,8 @@ func (r release) checkLicenses(files []file, folder string) error {
 // more than that their text goes along.
 var permissive = []string{"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT"}
 
+var gaps = regexp.MustCompile("\n{3,}")
+
 var isLicense = regexp.MustCompile(`(?i)^(licen[cs]e|copying|notice|patents)([-.].*)?$`)
 
 // thirdParty collects the licences of what is linked into what is released.
@@ -195,7 +197,7 @@ func plain(text []byte) string {
 	for line := range strings.Lines(string(text)) {
 		b.WriteString(strings.TrimSpace(line) + "\n")
 	}
-	return strings.TrimSpace(regexp.MustCompile("\n{3,}").ReplaceAllString(b.String(), "\n\n"))
+	return strings.TrimSpace(gaps.ReplaceAllString(b.String(), "\n\n"))
 }
 
 // kindsOf are the licences that the text is of, all of which have to be permissive.

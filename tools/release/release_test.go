@@ -165,6 +165,7 @@ func testTampered(t *testing.T, in repository, repositoryName string) {
 			}
 			image(r.version, amd, "arm64="+other)
 		}},
+		{"an image without licences", "image.tar: it lacks the repository's LICENSE", func(r *release) { image(r.version, amd, arm) }},
 		{"a blob that is not what its name says", "image.tar: ", func(r *release) {
 			in.write("dist/"+r.name("image.tar"), strings.ReplaceAll(string(files[r.name("image.tar")]), `"architecture":"arm64"`, `"architecture":"amd64"`))
 		}},

@@ -49,5 +49,6 @@ func TestARestartOfPrometheusEndsNoPage(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.quiet(t, resolves)
-	c.heard(t, "page "+nodeFallback+" firing")
+	c.awaits(t, "page "+nodeFallback+" resolved", suffer(t, "healthy", broken))
+	c.heard(t, "page "+nodeFallback+" firing", "page "+nodeFallback+" resolved")
 }
