@@ -271,7 +271,10 @@ func (f Facts) podUnrecognised() bool {
 	if failure != nil && failure.Reason == identity.PodUnknown {
 		return !f.vmAnswers()
 	}
-	return f.gkeAnswers() && endpoint == identity.EndpointEmail && failure.Reason == identity.ServerError && f.Observation.Email.Proxy == ""
+	// The verdict may rest on an earlier probe of the same change, in the midst of which the
+	// server failed. It has to have answered beside the failure.
+	return f.Observation.Server.Server == identity.ServerGKE && f.gkeAnswers() &&
+		endpoint == identity.EndpointEmail && failure.Reason == identity.ServerError && f.Observation.Email.Proxy == ""
 }
 
 // failure is the failed request that the verdict rests on, if the last probe had

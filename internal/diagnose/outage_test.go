@@ -69,6 +69,12 @@ func TestOutages(t *testing.T) {
 			"suggests metadata_server_down", "",
 		},
 		{
+			// The first probe of the three began before, and was told by GKE's server.
+			"the server only fails, since the midst of a probe",
+			facts(allFailed(failure(identity.ServerError, 500)), func(f *diagnose.Facts) { f.Verdict.Server = gke }),
+			"suggests metadata_server_down", "",
+		},
+		{
 			"the server starts, or is none",
 			facts(failed(unknown, failure(identity.NotFound, 404), failure(identity.NotFound, 404), dropped)),
 			"suggests metadata_server_down, suggests not_a_metadata_server", "",
