@@ -213,6 +213,7 @@ var (
 	noServer         = labels("kubernetes.io/os", "linux")
 
 	dropped = failure(identity.Timeout, 0)
+	hung    = &identity.Failure{Reason: identity.Timeout, Connected: true}
 
 	bypass    = cilium(bpfMasquerade, "true", kubeProxyReplacement, "true")
 	legacy    = cilium(bpfMasquerade, "true", kubeProxyReplacement, "true", legacyRouting, "true")

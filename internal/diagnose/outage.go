@@ -112,6 +112,9 @@ func serverDown(f Facts) opinion {
 		}
 		return suggests("No request of the probe reached a server: %s.", quote(failure.Detail))
 	case failure.Reason == identity.Timeout:
+		if failure.Connected {
+			return suggests("Connections come about, and no request of the probe was answered by the deadline, as by a server that hangs.")
+		}
 		return suggests("No request of the probe was answered by the deadline, as by a server that hangs.")
 	}
 	return opinion{}
@@ -136,8 +139,10 @@ func networkPolicy(f Facts) opinion {
 	case failure == nil:
 	case f.answered():
 		return rulesOut("A server answers a part of the requests of a probe, and a policy would drop all of them.")
+	case f.anyRequest(func(r identity.Request) bool { return r.Failure.Connected }):
+		return rulesOut("Connections to the server come about, which a policy would not let.")
 	case f.all(identity.Timeout) && !f.heard():
-		return suggests("No request of the probe was answered by the deadline, as if a policy dropped them.")
+		return suggests("No connection came about by the deadline, as if a policy dropped its packets.")
 	}
 	return opinion{}
 }

@@ -22,6 +22,14 @@ func TestOutages(t *testing.T) {
 			"suggests network_policy, suggests metadata_server_down", "",
 		},
 		{
+			"connections come about, and nothing is said on them", facts(allFailed(hung)),
+			"suggests metadata_server_down", "network_policy",
+		},
+		{
+			"one connection comes about, and nothing is said on it", facts(failed(unknown, dropped, dropped, hung)),
+			"suggests metadata_server_down", "network_policy",
+		},
+		{
 			"all requests are dropped, and no token was asked for",
 			facts(
 				failed(unknown, dropped, nil, dropped),

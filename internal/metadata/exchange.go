@@ -88,6 +88,12 @@ func (x *exchange) take(status int, header http.Header, body []byte, err error) 
 
 // networkFailure tells a server that does not answer from one that is not there.
 func networkFailure(err error, connected bool) *identity.Failure {
+	f := whyNoAnswer(err, connected)
+	f.Connected = connected
+	return f
+}
+
+func whyNoAnswer(err error, connected bool) *identity.Failure {
 	var timeout net.Error
 	var dns *net.DNSError
 	var op *net.OpError

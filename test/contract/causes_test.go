@@ -30,7 +30,7 @@ type lapse struct {
 // lapses has a row for each fault of the simulator.
 func lapses() []lapse {
 	type causes = []diagnose.Cause
-	silence := causes{diagnose.NetworkPolicy, diagnose.MetadataServerDown}
+	silence := causes{diagnose.MetadataServerDown} // on a connection, which no policy would let come about
 	return []lapse{
 		{fault: "healthy", quiet: true},
 		{fault: "bypass", causes: causes{diagnose.CiliumBPFHostRouting}},
