@@ -181,7 +181,6 @@ type status struct {
 	Server   string `json:"metadata_server"`
 	Observed string
 	Changes  []struct{ From, To, Why string }
-	Causes   []struct{ Cause string }
 }
 
 func (s *stage) status() status {

@@ -64,8 +64,9 @@ type row struct {
 	// failures are right for the requests that fail meanwhile, as ENDPOINT/REASON, and the
 	// first of them has to be counted. What is late is always right.
 	failures []string
-	// cause has to be among the suspected ones.
-	cause string
+	// told: there is an API server, and the causes of the first Event about the state have to
+	// be those that the documentation has.
+	told bool
 
 	// prepare is called before the agent is started, and may change its settings.
 	prepare func(*stage)
@@ -106,7 +107,12 @@ func groups() []struct {
 }
 
 // outcome is what came of a row.
-type outcome struct{ state, reasons, end string }
+type outcome struct{ state, reasons, causes, end string }
+
+// line is the outcome as the documentation has it.
+func (o outcome) line(row string) string {
+	return fmt.Sprintf("| %s | %s | %s | %s | %s |\n", cell(row), o.state, o.reasons, o.causes, o.end)
+}
 
 var outcomes = struct {
 	sync.Mutex
@@ -137,6 +143,9 @@ func TestFaults(t *testing.T) {
 						outcomes.of[g.name+"/"+r.name] = o
 					}()
 					o = r.play(t)
+					if before, known := recorded(g.name, r.name); r.told && known && !*update && before != o.causes {
+						t.Errorf("the first Event says %s, want %s: if that is right, run `make faults UPDATE=1`", o.causes, before)
+					}
 				})
 			}
 		})
@@ -175,17 +184,27 @@ func document() string {
 	before, _ := os.ReadFile(documentation) // there may be none yet
 	b.WriteString(introduction)
 	for _, g := range groups() {
-		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| row | state meanwhile | failed requests | afterwards |\n|---|---|---|---|\n", titles[g.name].title, titles[g.name].text)
+		fmt.Fprintf(&b, "\n## %s\n\n%s\n\n| row | state meanwhile | failed requests | causes of the first Event | afterwards |\n|---|---|---|---|---|\n", titles[g.name].title, titles[g.name].text)
 		for _, r := range g.rows {
 			o, played := outcomes.of[g.name+"/"+r.name]
 			if line := written(string(before), titles[g.name].title, r.name); !played && line != "" {
 				b.WriteString(line)
 				continue
 			}
-			fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", cell(r.name), o.state, o.reasons, o.end)
+			b.WriteString(o.line(r.name))
 		}
 	}
 	return b.String()
+}
+
+// recorded are the causes that the documentation has of the row.
+func recorded(group, row string) (causes string, known bool) {
+	text, _ := os.ReadFile(documentation) // TestEveryRowIsDocumented reads it as well
+	cells := strings.Split(written(string(text), titles[group].title, row), " | ")
+	if len(cells) < 5 {
+		return "", false
+	}
+	return cells[len(cells)-2], true
 }
 
 // written is the line of the row in its section.
@@ -216,7 +235,7 @@ This page is written by ` + "`make faults UPDATE=1`" + `.
 `
 
 var titles = map[string]struct{ title, text string }{
-	"metadata":   {"The metadata server", "The first word of a name is the endpoint that answers wrongly, `all` for each of them. The others answer rightly, but where the fault is of `identity`, which is asked about a wrong identity only: there the email is another one."},
+	"metadata":   {"The metadata server", "The first word of a name is the endpoint that answers wrongly, `all` for each of them. The others answer rightly, but where the fault is of `identity`, which is asked about a wrong identity only: there the email is another one. The first Event about the state has these causes, of which the last is no fault of the row: `WI_METADATA_HOST` names the server."},
 	"kubernetes": {"The API server", "What is expected comes from the annotation of the ServiceAccount, which is read at the start, and again when another identity is given: that is what begins in each row but those of `start`."},
 	"clients":    {"Clients", "All else is well, so that the state is to stay `match`, and all pages are answered. More clients than a few are another matter."},
 	"files":      {"TLS files", "The HTTP server has TLS by `WI_WEB_CONFIG_FILE`. Where a row is named after a start, the process is to refuse that, with one line."},

@@ -76,9 +76,9 @@ func fileRows() []row {
 				return after.goroutines <= before.goroutines+2 && after.files <= before.files+2
 			})
 			if f.serves {
-				return outcome{"`match`", "", "serves with it"}
+				return outcome{state: "`match`", end: "serves with it"}
 			}
-			return outcome{"`match`", "", "refuses, and serves once repaired"}
+			return outcome{state: "`match`", end: "refuses, and serves once repaired"}
 		}})
 		if f.starts {
 			continue
@@ -100,7 +100,7 @@ func fileRows() []row {
 			if !strings.Contains(said, "WI_WEB_CONFIG_FILE") || strings.Count(strings.TrimSpace(said), "\n") > 1 || len(said) > 1000 || strings.Contains(said, "panic") {
 				s.Errorf("it says\n%.2000s\nwant a line with WI_WEB_CONFIG_FILE", said)
 			}
-			return outcome{"", "", "ends with a line of why"}
+			return outcome{end: "ends with a line of why"}
 		}})
 	}
 	return rows

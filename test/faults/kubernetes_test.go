@@ -3,8 +3,10 @@ package faults_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"io"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"time"
@@ -219,22 +221,40 @@ func moreKubernetesRows() []row {
 	return rows
 }
 
-// first reports whether there is an Event about the state, of which the first has to have
-// the cause: it is what people are woken by.
-func (a *apiServer) first(s *stage, state, cause string) bool {
-	s.Helper()
-	reason := `"WorkloadIdentity` + strings.ReplaceAll(strings.ToUpper(state[:1])+state[1:], "_d", "D") + `"`
+// first is what the first Event about the state says, by which people are woken.
+func (a *apiServer) first(state string) string {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, e := range a.events {
-		if strings.Contains(e, reason) {
-			if !strings.Contains(e, "("+cause+")") {
-				s.Errorf("the Event has not the cause %s: %s", cause, e)
-			}
-			return true
+		var event struct{ Reason, Message string }
+		if json.Unmarshal([]byte(e), &event) == nil && event.Reason == "WorkloadIdentity"+camel(state) {
+			return event.Message
 		}
 	}
-	return false
+	return ""
+}
+
+// camel is the state as Events have it: NodeFallback.
+func camel(state string) string {
+	var name strings.Builder
+	for word := range strings.SplitSeq(state, "_") {
+		name.WriteString(strings.ToUpper(word[:1]) + word[1:])
+	}
+	return name.String()
+}
+
+var suspected = regexp.MustCompile(`(Possible|Cause \([a-z ]+\)): .*?\(([a-z0-9_]+)\)`)
+
+// causes are those that the Event has, the most probable one first.
+func causes(event string) string {
+	var all []string
+	for _, m := range suspected.FindAllStringSubmatch(event, -1) {
+		if m[1] == "Possible" {
+			m[2] += "?"
+		}
+		all = append(all, "`"+m[2]+"`")
+	}
+	return strings.Join(all, ", ")
 }
 
 // told reports whether an Event says so.

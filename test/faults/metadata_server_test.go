@@ -39,6 +39,8 @@ type metadataServer struct {
 	answers  map[string]answer // by the endpoint
 	atAccept answer            // instead of reading the request
 	asked    map[string]int    // by the endpoint, since the fault began
+	reason   string            // of a request that gets one of the answers, if that is known
+	given    map[string]int    // answers by ENDPOINT/REASON, which is empty for a right one
 	accepted int
 	unread   int // connections without a request
 	open     map[net.Conn]time.Time
@@ -50,7 +52,7 @@ func listenAsMetadata(s *stage) *metadataServer {
 	if err != nil {
 		s.Fatal(err)
 	}
-	m := &metadataServer{listener: l, token: s.secret(), email: app, closed: make(chan struct{}), asked: map[string]int{}, open: map[net.Conn]time.Time{}}
+	m := &metadataServer{listener: l, token: s.secret(), email: app, closed: make(chan struct{}), asked: map[string]int{}, given: map[string]int{}, open: map[net.Conn]time.Time{}}
 	m.jwt = jsonWebToken(`{"aud":"workload-identity-exporter","email":"` + app + `"}`)
 	s.secrets = append(s.secrets, m.jwt)
 	m.running.Go(func() {
@@ -108,10 +110,12 @@ func (m *metadataServer) serve(c *conn) {
 	a := m.answers[endpoint]
 	n = m.asked[endpoint]
 	m.asked[endpoint]++
-	m.mu.Unlock()
+	reason := m.reason
 	if a == nil {
-		a = right
+		a, reason = right, ""
 	}
+	m.given[endpoint+"/"+reason]++
+	m.mu.Unlock()
 	a(c, endpoint, n)
 }
 
@@ -119,12 +123,24 @@ func (m *metadataServer) serve(c *conn) {
 func (m *metadataServer) becomes(a answer, endpoints ...string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	m.answer(a, endpoints)
+}
+
+func (m *metadataServer) answer(a answer, endpoints []string) {
 	answers := map[string]answer{}
 	maps.Copy(answers, m.answers)
 	for _, e := range endpoints {
 		answers[e] = a
 	}
 	m.answers = answers
+}
+
+// fails changes what the endpoints answer, by which their requests fail for the reason.
+func (m *metadataServer) fails(reason string, a answer, endpoints ...string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.reason = reason
+	m.answer(a, endpoints)
 }
 
 func (m *metadataServer) interrupts(a answer) {
@@ -160,7 +176,7 @@ func (m *metadataServer) forget() {
 func (m *metadataServer) heals() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.email, m.answers, m.atAccept = app, nil, nil
+	m.email, m.answers, m.atAccept, m.reason = app, nil, nil, ""
 }
 
 // probed reports whether each endpoint was asked so often since the fault began.

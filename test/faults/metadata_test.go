@@ -38,43 +38,16 @@ func metadataRows() []row {
 			at = slices.Concat([]string{"all"}, endpoints)
 		}
 		for _, e := range at {
-			r := k.row(e)
-			rows = append(rows, r)
-			if r.cause != "" && e != "email" { // by the email another cause is told: the annotation may have been changed
-				rows = append(rows, r.told())
-			}
+			rows = append(rows, k.row(e))
 		}
 	}
 	return rows
 }
 
-// told is the row with an API server, where the first Event about the state has the cause.
-func (r row) told() row {
-	enough := r.enough
-	r.name += ", told in an Event"
-	r.prepare = (*stage).serveKubernetes
-	r.enough = func(s *stage) bool { return enough(s) && s.api.first(s, r.states, r.cause) }
-	return r
-}
-
-// causes are what has to be suspected in some rows.
-var causes = map[string]string{
-	"all: closed without an answer":                 "metadata_server_down",
-	"all: silence":                                  "metadata_server_down",
-	"all: 404 Not Found":                            "metadata_server_down",
-	"all: 429 Too Many Requests, Retry-After a day": "throttled",
-	"token: silence":                                "sts_blocked",
-	"token: 404 of IAM":                             "gsa_missing",
-	"token: 403 Forbidden Unable to generate access token; IAM returned 403 Forbidden: Permission denied": "iam_binding_missing",
-	"email: the workload pool":      "annotation_missing",
-	"email: another one":            "expectation_outdated",
-	"email: the node's default one": "source_nat",
-}
-
 // row is the kind at the endpoint.
 func (k kind) row(at string) row {
 	asked, names, needed := []string{at}, []string{at}, 4
-	r := row{name: at + ": " + k.name, cause: causes[at+": "+k.name]}
+	r := row{name: at + ": " + k.name, prepare: (*stage).serveKubernetes}
 	switch at {
 	case "all":
 		asked, names = endpoints[:3], []string{"email", "token", "server"}
@@ -90,6 +63,7 @@ func (k kind) row(at string) row {
 	if s := k.states[at]; s != "" {
 		r.states = s
 	}
+	r.told = !strings.Contains(r.states, "/") && r.states != "match"
 	if k.reason != "" {
 		r.failures = []string{}
 		for _, n := range names {
@@ -109,7 +83,9 @@ func (k kind) row(at string) row {
 			s.metadata.becomes(k.answer, at)
 		}
 	}
-	r.enough = func(s *stage) bool { return s.metadata.probed(needed, asked...) }
+	r.enough = func(s *stage) bool {
+		return s.metadata.probed(needed, asked...) && (!r.told || s.api.first(r.states) != "")
+	}
 	return r
 }
 

@@ -146,7 +146,7 @@ func exhausted(s *stage) outcome {
 		return after.goroutines <= before.goroutines+1 && after.files <= before.files+1
 	})
 	s.examine()
-	return outcome{"`match` or `unavailable`", strings.Join(failed, ", "), "`match`"}
+	return outcome{state: "`match` or `unavailable`", reasons: strings.Join(failed, ", "), end: "`match`"}
 }
 
 // silently runs the agent with a standard error that takes nothing.
@@ -168,7 +168,7 @@ func silently(redirection string) func(*stage) outcome {
 		s.metadata.heals()
 		s.becomes("match")
 		s.examine()
-		return outcome{"`mismatch`", "", "`match`"}
+		return outcome{state: "`mismatch`", end: "`match`"}
 	}
 }
 
@@ -196,7 +196,7 @@ func starved(s *stage) outcome {
 		}
 	}
 	s.examine()
-	return outcome{seen, "", "`match`"}
+	return outcome{state: seen, end: "`match`"}
 }
 
 // suspended stops the process in the midst of its probes, again and again.
@@ -226,6 +226,6 @@ func suspended(email answer, state string) func(*stage) outcome {
 		s.metadata.heals()
 		s.becomes("match")
 		s.examine()
-		return outcome{"`" + state + "`", "", "`match`"}
+		return outcome{state: "`" + state + "`", end: "`match`"}
 	}
 }

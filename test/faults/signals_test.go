@@ -27,13 +27,13 @@ func signalRows() []row {
 			if fromStart {
 				r.name = "at a start where " + strings.TrimPrefix(r.name, "while ")
 				r.enough = func(s *stage) bool { return s.metadata.probed(1, "email") }
-				r.failures, r.cause, r.states = nil, "", "starting/"+r.states
+				r.failures, r.states = nil, "starting/"+r.states
 			}
 			rows = append(rows, r)
 		}
 	}
 	phase := func(name string, plays func(*stage)) row {
-		return row{name: name, plays: func(s *stage) outcome { plays(s); return outcome{"", "", "`SIGTERM` ends it"} }}
+		return row{name: name, plays: func(s *stage) outcome { plays(s); return outcome{end: "`SIGTERM` ends it"} }}
 	}
 	hang := func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }
 	return append(
@@ -126,7 +126,7 @@ func signalRows() []row {
 		}),
 		row{name: "as soon as it listens", plays: func(s *stage) outcome {
 			s.start(nil)
-			return outcome{"", "", "`SIGTERM` ends it"}
+			return outcome{end: "`SIGTERM` ends it"}
 		}},
 		row{name: "at each moment of the start", plays: func(s *stage) outcome {
 			for after := time.Duration(0); after < 60*time.Millisecond; after += 3 * time.Millisecond {
@@ -144,7 +144,7 @@ func signalRows() []row {
 					s.Errorf("%s after the start: %s\n%s", after, a.command.ProcessState, a.log.String())
 				}
 			}
-			return outcome{"", "", "`SIGTERM` ends it"}
+			return outcome{end: "`SIGTERM` ends it"}
 		}},
 	)
 }
@@ -181,7 +181,7 @@ func checkRows() []row {
 			if part := s.shows(said); part != "" || strings.ContainsAny(said, "\x00\x1b\u202e") {
 				s.Errorf("it shows %q of a secret, or what is not to be shown:\n%s", part, said)
 			}
-			return outcome{"`" + report.State + "`", "", "ends by itself"}
+			return outcome{state: "`" + report.State + "`", end: "ends by itself"}
 		}})
 	}
 	return rows

@@ -136,8 +136,8 @@ func TestSoak(t *testing.T) {
 // where no endpoint can be told that was asked for.
 func soakFaults() []func(*metadataServer) {
 	all := []string{"email", "token", "machine-type"}
-	answers := func(a answer, endpoints ...string) func(*metadataServer) {
-		return func(m *metadataServer) { m.becomes(a, endpoints...) }
+	fails := func(reason string, a answer, endpoints ...string) func(*metadataServer) {
+		return func(m *metadataServer) { m.fails(reason, a, endpoints...) }
 	}
 	return []func(*metadataServer){
 		func(*metadataServer) {},
@@ -147,16 +147,16 @@ func soakFaults() []func(*metadataServer) {
 		},
 		func(*metadataServer) {},
 		func(m *metadataServer) { m.gives(other) },
-		answers(code("500 Internal Server Error"), all...),
-		answers(code("429 Too Many Requests"), all...),
+		fails("server_error", code("500 Internal Server Error"), all...),
+		fails("throttled", code("429 Too Many Requests"), all...),
 		func(m *metadataServer) { m.gives("demo-project.svc.id.goog") },
-		answers(reset(""), all...),
-		answers(held("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"), all...),
-		answers(late(300*time.Millisecond, right), all...),
-		answers(endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), all...),
-		answers(says("403 Forbidden", "IAM returned 403 Forbidden"), "token"),
-		answers(ok("<!DOCTYPE html><html>"), all...),
-		answers(drip("HTTP/1.1 200 OK\r\n", strings.Repeat("x", 100), 20*time.Millisecond), all...),
+		fails("unreachable", reset(""), all...),
+		fails("timeout", held("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf"), all...),
+		fails("", late(300*time.Millisecond, right), all...),
+		fails("malformed", endless("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", "1\r\nx\r\n"), all...),
+		fails("denied", says("403 Forbidden", "IAM returned 403 Forbidden"), "token"),
+		fails("malformed", ok("<!DOCTYPE html><html>"), all...),
+		fails("timeout", drip("HTTP/1.1 200 OK\r\n", strings.Repeat("x", 100), 20*time.Millisecond), all...),
 	}
 }
 
@@ -258,7 +258,7 @@ func (s *stage) has() map[string]float64 {
 
 // counted compares what the agent counted with what the servers did. Where the machine is
 // so busy that a request ends before it is read, or an answer comes after its time, it may
-// have been counted on one side only, and no more than these may.
+// have been counted on one side only, or as late, and no more than these may.
 func (s *stage) counted() (text string, same bool) {
 	s.Helper()
 	v := s.samples()
@@ -266,13 +266,37 @@ func (s *stage) counted() (text string, same bool) {
 	defer s.metadata.mu.Unlock()
 	s.api.mu.Lock()
 	defer s.api.mu.Unlock()
-	var words []string
 	// A probe that the process did not run for is not counted, and made again.
-	same, void := true, strings.Count(s.agent.log.String(), "A probe says nothing")
+	void, unread := strings.Count(s.agent.log.String(), "A probe says nothing"), s.metadata.unread
+	words := []string{fmt.Sprintf("%d connections without a request, %d void probes", unread, void)}
+	same = true
 	for label, endpoint := range map[string]string{"email": "email", "token": "token", "server": "machine-type"} {
-		counts, asked := int(v["workload_identity_probes_total{endpoint="+label+"}"]), s.metadata.asked[endpoint]
-		words = append(words, fmt.Sprintf("%s: %d requests, of which the server read %d", label, counts, asked))
-		same = same && asked-void <= counts && counts <= asked+s.metadata.unread
+		counts := map[string]int{"": int(v["workload_identity_probes_total{endpoint="+label+"}"])}
+		for name, n := range v {
+			reason, ok := strings.CutPrefix(name, "workload_identity_probe_failures_total{endpoint="+label+",reason=")
+			// GKE's metadata server answers so to the machine type, which is right beside the others.
+			if ok && n > 0 && reason != "not_found}" {
+				counts[strings.TrimSuffix(reason, "}")] = int(n)
+				counts[""] -= int(n)
+			}
+		}
+		given := map[string]int{}
+		for name, n := range s.metadata.given {
+			if reason, ok := strings.CutPrefix(name, endpoint+"/"); ok {
+				given[reason] = n
+			}
+		}
+		missed, late := 0, counts["timeout"]-given["timeout"]
+		for reason, n := range given {
+			if reason != "timeout" {
+				missed += max(0, n-counts[reason])
+			}
+		}
+		same = same && late >= -void && missed <= max(0, late)+void
+		for reason, n := range counts {
+			same = same && (reason == "timeout" || n <= given[reason]+unread)
+		}
+		words = append(words, fmt.Sprintf("%s: %v counted, %v answered", label, counts, given))
 	}
 	slices.Sort(words)
 	good, failed := int(v["workload_identity_kubernetes_requests_total{resource=serviceaccounts}"]), 0
@@ -282,7 +306,7 @@ func (s *stage) counted() (text string, same bool) {
 		}
 	}
 	good -= failed
-	words = append(words, fmt.Sprintf("%d connections without a request, %d void probes; ServiceAccount: %d reads that succeeded, of %d that were answered", s.metadata.unread, void, good, s.api.given))
+	words = append(words, fmt.Sprintf("ServiceAccount: %d reads that succeeded, of %d that were answered", good, s.api.given))
 	return strings.Join(words, "; "), same && good <= s.api.given && s.api.given <= good+failed
 }
 
