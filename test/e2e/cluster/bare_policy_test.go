@@ -24,6 +24,8 @@ type nodes struct {
 	own, other string
 	pod        *corev1.Pod
 	agent      *kubernetes.Clientset
+	// elsewhere has the token of the agent on the other node.
+	elsewhere *kubernetes.Clientset
 	// unbound has a token of the same ServiceAccount which names no Pod.
 	unbound *kubernetes.Clientset
 }
@@ -43,24 +45,28 @@ func makeNodes(t *testing.T) nodes {
 		must(t, err)
 		names = append(names, node.Name)
 	}
-	pod := pods(t, rendered(t, "kustomize-base"))[0]
-	pod.ObjectMeta = metav1.ObjectMeta{GenerateName: "e2e-", Namespace: exporter}
-	pod.Spec.NodeName = names[0]
-	made, err := c.CoreV1().Pods(exporter).Create(t.Context(), &pod, metav1.CreateOptions{})
-	must(t, err)
-	now := int64(0)
-	cleanup(t, func(ctx context.Context) error {
-		err := c.CoreV1().Pods(exporter).Delete(ctx, made.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
-		if apierrors.IsNotFound(err) {
-			return nil // with its node
-		}
-		return err
-	})
+	var made []*corev1.Pod
+	for _, node := range names {
+		pod := pods(t, rendered(t, "kustomize-base"))[0]
+		pod.ObjectMeta = metav1.ObjectMeta{GenerateName: "e2e-", Namespace: exporter}
+		pod.Spec.NodeName = node
+		p, err := c.CoreV1().Pods(exporter).Create(t.Context(), &pod, metav1.CreateOptions{})
+		must(t, err)
+		now := int64(0)
+		cleanup(t, func(ctx context.Context) error {
+			err := c.CoreV1().Pods(exporter).Delete(ctx, p.Name, metav1.DeleteOptions{GracePeriodSeconds: &now})
+			if apierrors.IsNotFound(err) {
+				return nil // with its node
+			}
+			return err
+		})
+		made = append(made, p)
+	}
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{GenerateName: "e2e-"}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{"", "events.k8s.io"}, Resources: []string{"events"}, Verbs: []string{"create", "update", "patch"}},
 		{APIGroups: []string{""}, Resources: []string{"nodes", "nodes/status"}, Verbs: []string{"get", "create", "update", "patch"}},
 	}}
-	role, err = c.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{})
+	role, err := c.RbacV1().ClusterRoles().Create(t.Context(), role, metav1.CreateOptions{})
 	must(t, err)
 	cleanup(t, func(ctx context.Context) error {
 		return c.RbacV1().ClusterRoles().Delete(ctx, role.Name, metav1.DeleteOptions{})
@@ -74,7 +80,7 @@ func makeNodes(t *testing.T) nodes {
 	cleanup(t, func(ctx context.Context) error {
 		return c.RbacV1().ClusterRoleBindings().Delete(ctx, binding.Name, metav1.DeleteOptions{})
 	})
-	n := nodes{own: names[0], other: names[1], pod: made, agent: c.agent(t, made), unbound: c.agent(t, nil)}
+	n := nodes{own: names[0], other: names[1], pod: made[0], agent: c.agent(t, made[0]), elsewhere: c.agent(t, made[1]), unbound: c.agent(t, nil)}
 	// The API server learns of policies and of Roles a moment later.
 	must(t, eventually(t.Context(), func(ctx context.Context) error {
 		return errors.Join(
@@ -148,6 +154,8 @@ func TestAnAgentWritesEventsAboutItsOwnNodeAndPod(t *testing.T) {
 		{"that somebody owns", n.agent, "default", func(e *corev1.Event) {
 			e.OwnerReferences = []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "x", UID: "y"}}
 		}, "no labels"},
+		{"by a token of another node's Pod", n.elsewhere, "default", func(*corev1.Event) {}, notItsOwn},
+		{"about its Pod by a token of another node's Pod", n.elsewhere, exporter, n.aboutOwnPod, notItsOwn},
 		{"by a token that names no Pod", n.unbound, "default", func(*corev1.Event) {}, "not bound to a Pod on a node"},
 		{"by somebody else", shared.Clientset, "default", func(e *corev1.Event) { e.InvolvedObject.Name = n.other }, ""},
 	} {
@@ -241,6 +249,7 @@ func TestAnAgentSetsOneConditionOfItsOwnNode(t *testing.T) {
 		{"a finalizer", n.own, `{"metadata": {"finalizers": ["example.com/x"]}}`, n.agent, "does not change the labels"},
 		{"an owner", n.own, `{"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "y"}]}}`, n.agent, "does not change the labels"},
 		{"a message of a megabyte", n.own, strings.Replace(broken, "Pods get", strings.Repeat("x", 1<<20), 1), n.agent, "at most 2,048"},
+		{"by a token of another node's Pod", n.own, broken, n.elsewhere, "changes that node only"},
 		{"by a token that names no Pod", n.own, broken, n.unbound, "changes that node only"},
 		{"by somebody else", n.other, `{"status": {"conditions": [{"type": "Ready", "status": "False"}]}}`, shared.Clientset, ""},
 	} {
