@@ -70,8 +70,10 @@ func (g *Gauges) Collect(ch chan<- prometheus.Metric) {
 	if source == "" {
 		source = identity.SourceNone
 	}
-	ch <- g.gauge(expectedInfo, 1, g.redactor.Text(s.Expectation.String()), string(source))
-	ch <- g.gauge(observedInfo, 1, g.redactor.Text(string(s.Verdict.Identity)), string(s.Verdict.Server))
+	expected, observed := g.redactor.Text(s.Expectation.String()), g.redactor.Text(string(s.Verdict.Identity))
+	ch <- g.gauge(expectedInfo, 1, expected, string(source))
+	ch <- g.gauge(observedInfo, 1, observed, string(s.Verdict.Server))
+	ch <- g.gauge(verdict, seconds(time.Now()), string(now), expected, observed, string(s.Verdict.Server))
 	// Two dozen causes that hardly ever hold would cost as many series on every node.
 	for _, f := range s.Diagnosis.Suspects {
 		if f.Confidence != diagnose.Possible { // which is said of all for want of anything else

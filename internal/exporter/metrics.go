@@ -28,6 +28,7 @@ var (
 	stateEntered = Metric{"state_entered_timestamp_seconds", "gauge", "When the current state was entered, in Unix time.", nil}
 	expectedInfo = Metric{"expected_info", "gauge", "The expected identity (several accepted ones separated by commas, empty if unknown) and where it is from. Always 1.", []string{"email", "source"}}
 	observedInfo = Metric{"observed_info", "gauge", "The identity that the state rests on (empty if the metadata server gave none) and the metadata server that answered. Always 1.", []string{"email", "metadata_server"}}
+	verdict      = Metric{"verdict_timestamp_seconds", "gauge", "The state with the identities that it rests on, in one series, as rules need it. The value is when it was scraped, in Unix time: of several verdicts on a node the newest holds.", []string{"state", "expected", "observed", "metadata_server"}}
 	probeSuccess = Metric{"probe_success", "gauge", "Whether the last request to the endpoint of the metadata server got a usable answer.", []string{"endpoint"}}
 	lastProbe    = Metric{"last_probe_timestamp_seconds", "gauge", "When the last probe finished, in Unix time.", nil}
 	tokenExpiry  = Metric{"token_expiry_timestamp_seconds", "gauge", "When the last token that the metadata server gave expires, in Unix time.", nil}
@@ -54,7 +55,7 @@ var (
 // Metrics lists all metrics of the exporter, as in the reference.
 func Metrics() []Metric {
 	return []Metric{
-		state, stateEntered, verdicts, expectedInfo, observedInfo,
+		state, stateEntered, verdicts, expectedInfo, observedInfo, verdict,
 		probeSuccess, probes, probeFailures, probeDuration, lastProbe, tokenExpiry, firstToken,
 		suspected, risk,
 		expectation, kubeRequests, kubeFailures, configInfo, buildInfo, probePanics, httpPanics,

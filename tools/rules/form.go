@@ -44,6 +44,9 @@ func (f form) execute(source string) (string, error) {
 		"wrong":           func() string { return wrong },
 		"wrongShare":      f.wrongShare,
 		"mixed":           f.mixed,
+		"statedShare":     f.statedShare,
+		"said":            f.said,
+		"severity":        severity,
 		"verdict":         f.verdict,
 		"share":           f.share,
 		"count":           f.count,
@@ -152,37 +155,67 @@ func (f form) failing() string {
 const nodeElse = `, "target_name", ";", "node", "nodename", "kubernetes_node", "pod", "kubernetes_pod_name", "instance"), "node", "$1", "target_name", ";*([^;]+).*")`
 
 // wrongShare is the share of answers in the window that give a wrong identity, among
-// those that give one.
+// those that give one, of the agents that got a wrong one.
 func (f form) wrongShare(window string) string {
-	return f.answers(wrong, window) + " / " + f.answers(wrong+"|"+right, window)
+	only := " and on (" + f.agent() + ") " + increase(wrong, window) + " > 0"
+	return f.sum(increase(wrong, window)+" > 0") + " / " + f.sum(increase(wrong+"|"+right, window)+only)
 }
 
-// mixed are the nodes that got both wrong and right answers in the window.
+// statedShare is the same share of the agents that state a wrong identity, whatever they got.
+func (f form) statedShare(window string) string {
+	only := " and on (" + f.agent() + ") workload_identity_state{state=~\"" + wrong + "\"} == 1"
+	return f.sum(increase(wrong, window)+only) + " / " + f.sum(increase(wrong+"|"+right, window)+only)
+}
+
+// mixed are the nodes of agents that got both wrong and right answers in the window.
 func (f form) mixed(window string) string {
-	return f.answers(wrong, window) + " > 0 and " + f.answers(right, window) + " > 0"
+	return f.sum(increase(right, window) + " > 0 and on (" + f.agent() + ") " + increase(wrong, window) + " > 0")
 }
 
-func (f form) answers(states, window string) string {
-	return "sum by (" + f.cluster() + ", node) (label_replace(label_join(increase(workload_identity_verdicts_total{state=~\"" + states + "\"}[" + window + "])" + nodeElse + ")"
+func increase(states, window string) string {
+	return "increase(workload_identity_verdicts_total{state=~\"" + states + "\"}[" + window + "])"
 }
 
-// latest is when an agent last said that it is in a state that the selector chooses.
-func (f form) latest(selector string) string {
-	memory, interval := fmt.Sprint(f.values["memory"]), fmt.Sprint(f.values["interval"])
-	return "max by (" + f.cluster() + ", node, namespace, job) (max_over_time((label_replace(label_join(timestamp(workload_identity_state{" + selector +
-		"}) and workload_identity_state == 1" + nodeElse + ")[" + memory + ":" + interval + "]))"
+// agent are the labels by which agents differ.
+func (f form) agent() string { return f.cluster() + ", namespace, job, instance" }
+
+// sum adds what the agents of a node have. Most agents have nothing of it, so that their
+// labels are looked at last.
+func (f form) sum(series string) string {
+	return "sum by (" + f.cluster() + ", node) (label_replace(label_join(" + series + nodeElse + ")"
 }
 
-// nodes are those whose last word is the state, from raw series.
-func (f form) nodes(state string) string {
-	return "group by (" + f.cluster() + ", node) (" + f.latest(`state="`+state+`"`) + " == " + f.latest(`state!="starting"`) + ")"
+// said is what each agent said last, within the memory, with when that was as its value.
+// Labels are looked at only where there is no node: of 15,000 agents that takes its time.
+func (f form) said(selector string) string {
+	last := func(node string) string {
+		return "last_over_time(workload_identity_verdict_timestamp_seconds{" + selector + "," + node + "}[" + fmt.Sprint(f.values["memory"]) + "])"
+	}
+	return "(" + last(`node!=""`) + " or label_replace(label_join(" + last(`node=""`) + nodeElse + ")"
 }
 
-// info is the email and other labels that an agent last told.
-func (f form) info(metric, email, labels string) string {
-	memory, interval := fmt.Sprint(f.values["memory"]), fmt.Sprint(f.values["interval"])
-	return "topk by (" + f.cluster() + ", node) (1, max by (" + f.cluster() + ", node, " + labels + ") (max_over_time((label_replace(label_replace(label_join(timestamp(" + metric +
-		")" + nodeElse + `, "` + email + `", "$1", "email", "(.*)"))[` + memory + ":" + interval + "]))) > bool 0"
+// severity is a number for each state, the greater the worse, beside which any time is small.
+func severity() string {
+	var all []string
+	for _, s := range identity.States() {
+		of := "2e10"
+		switch {
+		case s == identity.Starting:
+			continue
+		case s == identity.Match:
+			of = "1e10"
+		case s.Accuses():
+			of = "3e10"
+		}
+		all = append(all, "label_replace(vector("+of+`), "state", "`+string(s)+`", "", "")`)
+	}
+	return strings.Join(all, " or ")
+}
+
+// last are the agents whose last word is the state, from raw series.
+func (f form) last(state string) string {
+	by := "(" + f.cluster() + ", node, namespace, job) "
+	return f.said(`state="`+state+`"`) + " == on " + by + "group_left () max by " + by + "(" + f.said(`state!="starting"`) + ")"
 }
 
 // verdict are the nodes in a state, 1 for each, with the identities.
@@ -190,10 +223,7 @@ func (f form) verdict(state string) string {
 	if !f.gmp {
 		return `max without (state) (workload_identity:node:verdict{state="` + state + `"})`
 	}
-	on := " * on (" + f.cluster() + ", node) "
-	return f.nodes(state) +
-		on + "group_left (observed, metadata_server) (" + f.info("workload_identity_observed_info", "observed", "observed, metadata_server") + ")" +
-		on + "group_left (expected) (" + f.info("workload_identity_expected_info", "expected", "expected") + ")"
+	return "topk by (" + f.cluster() + ", node) (1, max by (" + f.cluster() + ", node, expected, observed, metadata_server) (" + f.last(state) + ")) > bool 0"
 }
 
 // share of the nodes of a cluster that are in a state, and count of them.
@@ -201,7 +231,7 @@ func (f form) share(state string) string {
 	if !f.gmp {
 		return `workload_identity:cluster_state:share{state="` + state + `"}`
 	}
-	all := "count by (" + f.cluster() + ") (group by (" + f.cluster() + ", node) (" + f.latest(`state!="starting"`) + "))"
+	all := "count by (" + f.cluster() + ") (group by (" + f.cluster() + ", node) (" + f.said(`state!="starting"`) + "))"
 	return f.count(state) + " / on (" + f.cluster() + ") " + all
 }
 
@@ -209,7 +239,7 @@ func (f form) count(state string) string {
 	if !f.gmp {
 		return `workload_identity:cluster_state:nodes{state="` + state + `"}`
 	}
-	return "count by (" + f.cluster() + ") (" + f.nodes(state) + ")"
+	return "count by (" + f.cluster() + ") (group by (" + f.cluster() + ", node) (" + f.last(state) + "))"
 }
 
 // suspects begins a text: what the agent suspects and what to do first. What stands

@@ -172,14 +172,20 @@ func policy(out *strings.Builder, group string, interval time.Duration, r ruled,
 }
 
 // matchedBy gives the labels of what an expression is about, a cluster or a node:
-// those by which its outermost operation matches.
+// those by which its outermost operation matches or groups.
 func matchedBy(query string) ([]string, error) {
 	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
 	if err != nil {
 		return nil, err
 	}
-	if b, is := expr.(*parser.BinaryExpr); is && b.VectorMatching != nil && b.VectorMatching.On {
-		return b.VectorMatching.MatchingLabels, nil
+	if b, is := expr.(*parser.BinaryExpr); is {
+		if b.VectorMatching != nil && b.VectorMatching.On {
+			return b.VectorMatching.MatchingLabels, nil
+		}
+		expr = b.LHS // of a comparison with a number
+	}
+	if a, is := expr.(*parser.AggregateExpr); is && !a.Without {
+		return a.Grouping, nil
 	}
 	return nil, errors.New("its outermost operation matches by no labels")
 }
