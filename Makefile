@@ -56,7 +56,7 @@ pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$(
 # make fuzz does 1/FUZZ_SHARE of the executions, of FUZZ_TARGET alone if it is set.
 FUZZ_SHARE ?= 1
 PLUGINS := $(foreach system,linux darwin windows,$(foreach architecture,amd64 arm64,bin/plugin/$(system)_$(architecture)))
-.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools faults soak verify lint generate bench fuzz e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
+.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools faults soak verify lint generate bench bench-prometheus fuzz e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -139,7 +139,7 @@ e2e-scrape: build $(HELM) $(PROMETHEUS) ## Prove that a Prometheus in the test c
 e2e-page: $(PROMETHEUS) $(ALERTMANAGER) ## Prove that a page comes within 60 seconds, by a real Prometheus and Alertmanager
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -count=1 -timeout 40m -v ./page
 
-e2e-dashboards: $(PROMETHEUS) ## Ask every query of the dashboards on real agents, and on 15,000 nodes within a second each (3 minutes)
+e2e-dashboards: $(PROMETHEUS) ## Ask every query of the dashboards, on real agents in every state
 	cd test/e2e && $(GO) vet ./... && PROMETHEUS=$(PROMETHEUS) $(GO) test -count=1 -timeout 15m -v ./dashboards
 
 e2e-pressure: ## Attack the agent's HTTP server, each way for PRESSURE (30s), and see what is left for Prometheus
@@ -170,7 +170,11 @@ generate: ## Render the alert rules and dashboards, and write the generated part
 	$(GO) test ./docs -update
 	cd tools && $(GO) test -count=1 ./rules -run TestWhatTheOnCallReads -update
 
-bench: build ## Measure memory, CPU and scrapes against the floor program (2 minutes)
+bench-prometheus: $(PROMETHEUS) ## Have Prometheus evaluate the rules of up to 65,000 nodes, and answer each query of the dashboards on 15,000 (an hour; BENCH=Rules/paging chooses)
+	cd test/e2e && PROMETHEUS=$(PROMETHEUS) $(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime 1x -timeout 3h ./dashboards
+
+bench: build ## Measure memory, CPU and scrapes beside the floor program and Prometheus's blackbox exporter (2 minutes)
+	@$(call need,prometheus-blackbox-exporter,prometheus-blackbox-exporter)
 	$(BUILD) -o bin/ ./test/bench/floor
 	$(GO) run ./test/bench
 

@@ -158,27 +158,28 @@ func example(rss int64, cpu time.Duration, goroutines ...int) measurement {
 func TestReportJudgesEachTarget(t *testing.T) {
 	exporter := example(16, 2*time.Millisecond, 9, 9, 10, 12, 20, 20, 20, 20, 20, 11, 11, 14)
 	floor := example(13, time.Millisecond, 8)
+	blackbox := example(32, 5*time.Millisecond, 0)
 	tests := []struct {
 		name     string
 		measured map[string]measurement
 		want     []string
 	}{
-		{"both", map[string]measurement{exporterName: exporter, floorName: floor}, []string{
-			"                               exporter      floor  ratio  target                     verdict",
-			"RSS at the end                 16.0 MiB   13.0 MiB   1.23  <= 17.0 MiB, 1.15 x floor  MISSED",
-			"CPU per cycle                   2.00 ms    1.00 ms   2.00  <= 2.90 ms, 1.40 x floor   MISSED",
-			"scrape p99                      1.50 ms    1.50 ms   1.00  <= 2.00 ms                 ok",
-			"scrape size                     22.0 kB    22.0 kB   1.00  <= 30.0 kB                 ok",
-			"  as sent                        4.0 kB     4.0 kB   1.00",
-			"goroutines at the beginning           9          8   1.12",
-			"  growth                              2          0      -  <= 0                       MISSED",
+		{"all", map[string]measurement{exporterName: exporter, floorName: floor, blackboxName: blackbox}, []string{
+			"                               exporter      floor  ratio   blackbox  ratio  target                               verdict",
+			"RSS at the end                 16.0 MiB   13.0 MiB   1.23   32.0 MiB   0.50  <= 1.15 x floor, 0.6 x blackbox      MISSED",
+			"CPU per cycle                   2.00 ms    1.00 ms   2.00    5.00 ms   0.40  <= 1.15 x floor, 0.4 x blackbox      MISSED",
+			"scrape p99                      1.50 ms    1.50 ms   1.00    1.50 ms   1.00  <= 1.20 x floor                      ok",
+			"scrape size                     22.0 kB    22.0 kB   1.00    22.0 kB   1.00  <= 30.0 kB                           ok",
+			"  as sent                        4.0 kB     4.0 kB   1.00     4.0 kB   1.00",
+			"goroutines at the beginning           9          8   1.12          0      -",
+			"  growth                              2          0      -          0      -  <= 0                                 MISSED",
 			"CPU of the floor: 100ms from schedstat of its threads (utime+stime: 100ms)",
 		}},
-		{"without the floor only the absolute targets count", map[string]measurement{exporterName: exporter}, []string{
-			"RSS at the end                 16.0 MiB          -      -  <= 17.0 MiB, 1.15 x floor  ok",
+		{"a ratio that was not measured is not judged", map[string]measurement{exporterName: exporter, blackboxName: blackbox}, []string{
+			"RSS at the end                 16.0 MiB          -      -   32.0 MiB   0.50  <= 1.15 x floor, 0.6 x blackbox      ok",
 		}},
 		{"the floor alone is not judged", map[string]measurement{floorName: floor}, []string{
-			"RSS at the end                        -   13.0 MiB      -  <= 17.0 MiB, 1.15 x floor",
+			"RSS at the end                        -   13.0 MiB      -          -      -  <= 1.15 x floor, 0.6 x blackbox",
 		}},
 	}
 	for _, tt := range tests {

@@ -1,6 +1,7 @@
 // Command bench measures what the exporter costs a node: memory, CPU, and the
 // size and latency of its scrapes, next to those of the floor program, which is
-// the least that any such agent would cost. It needs Linux, for /proc.
+// the least that any such agent would cost, and to Prometheus's blackbox exporter,
+// which is what people would run instead. It needs Linux, for /proc.
 //
 // It is a report and no test: a missed target does not change the exit code,
 // because the figures are those of one machine at one time. It fails only when
@@ -43,10 +44,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.SetOutput(stderr)
 	duration := flags.Duration("duration", 120*time.Second, "how long to measure, from 2s up")
 	warmUp := flags.Duration("warmup", 5*time.Second, "how long the programs run before that, from 2s up")
-	names := flags.String("programs", exporterName+","+floorName, "the programs to measure, separated by commas")
+	names := flags.String("programs", exporterName+","+floorName+","+blackboxName, "the programs to measure, separated by commas")
 	paths := map[string]*string{
 		exporterName: flags.String(exporterName, "bin/workload-identity-exporter", "path of the exporter"),
 		floorName:    flags.String(floorName, "bin/floor", "path of the floor program, built from test/bench/floor"),
+		blackboxName: flags.String(blackboxName, "/usr/bin/prometheus-blackbox-exporter", "path of Prometheus's blackbox exporter"),
 	}
 	if err := flags.Parse(args); err != nil {
 		return err

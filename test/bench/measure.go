@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -17,16 +18,53 @@ import (
 const (
 	exporterName = "exporter"
 	floorName    = "floor"
+	blackboxName = "blackbox"
 )
 
 // needs is a sample, by program, without which its figures are void: an
 // exporter that has no identity to judge has less to do.
-var needs = map[string]sample{exporterName: {`workload_identity_state{state="match"}`, 1}}
+var needs = map[string]sample{exporterName: {`workload_identity_state{state="match"}`, 1}, blackboxName: {"probe_success", 1}}
 
 // program is what is measured.
 type program struct {
 	name, path string
 	needs      sample
+}
+
+// environment is what the program gets besides what the world gives to all. The floor has
+// the settings of Go's runtime that the exporter has by default.
+func (p program) environment() []string {
+	if p.name == floorName {
+		return []string{"GOGC=50", "GOMAXPROCS=1"}
+	}
+	return nil
+}
+
+// arguments make the blackbox exporter ask what the others ask of their own accord, and log
+// its address as they do.
+func (p program) arguments(w *world) ([]string, error) {
+	if p.name != blackboxName {
+		return nil, nil
+	}
+	file := filepath.Join(w.api.Directory, "blackbox.yaml")
+	const config = `modules:
+  email: {prober: http, timeout: 3s, http: {preferred_ip_protocol: ip4, headers: {Metadata-Flavor: Google}, fail_if_body_not_matches_regexp: ["^app@"]}}
+  token: {prober: http, timeout: 3s, http: {preferred_ip_protocol: ip4, headers: {Metadata-Flavor: Google}, fail_if_body_not_matches_regexp: ["access_token"]}}
+`
+	return []string{"--config.file=" + file, "--web.listen-address=127.0.0.1:0", "--log.format=json"}, os.WriteFile(file, []byte(config), 0o600)
+}
+
+// pages are what Prometheus scrapes.
+func (p program) pages(w *world) []string {
+	if p.name != blackboxName {
+		return []string{"/metrics"}
+	}
+	var pages []string
+	for _, module := range []string{"email", "token"} {
+		target := "http://" + w.metadata.MetadataAddr().String() + "/computeMetadata/v1/instance/service-accounts/default/" + module
+		pages = append(pages, "/probe?module="+module+"&target="+url.QueryEscape(target))
+	}
+	return pages
 }
 
 // measurement is all that was measured of a program.
@@ -60,13 +98,17 @@ func measure(ctx context.Context, p program, warmUp, duration time.Duration) (m 
 		return m, err
 	}
 	defer func() { err = errors.Join(err, world.stop()) }()
-	child, err := start(ctx, path, world.environment())
+	arguments, err := p.arguments(world)
+	if err != nil {
+		return m, err
+	}
+	child, err := start(ctx, path, append(world.environment(), p.environment()...), arguments...)
 	if err != nil {
 		return m, err
 	}
 	defer func() { err = errors.Join(err, child.stop()) }()
 
-	scraper := newScraper(child.address, p.needs)
+	scraper := newScraper(child.address, p.needs, p.pages(world)...)
 	defer scraper.close()
 	// What a process does once, such as reading the ServiceAccount, and the heap's
 	// way to its size, are in the warm-up.
@@ -92,7 +134,7 @@ func measure(ctx context.Context, p program, warmUp, duration time.Duration) (m 
 	switch {
 	case m.cycles == 0:
 		return m, errors.New("it made no probe")
-	case world.reads() == 0:
+	case world.reads() == 0 && p.name != blackboxName:
 		return m, errors.New("it did not read its ServiceAccount")
 	}
 	return m, nil

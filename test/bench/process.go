@@ -31,10 +31,10 @@ type process struct {
 
 // start runs the program until stop is called or the context ends, and returns
 // when it has logged the address on which it listens.
-func start(ctx context.Context, path string, environment []string) (*process, error) {
+func start(ctx context.Context, path string, environment []string, arguments ...string) (*process, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &process{
-		command: exec.CommandContext(ctx, path), //nolint:gosec // the path is this program's own argument
+		command: exec.CommandContext(ctx, path, arguments...), //nolint:gosec // the path is this program's own argument
 		log:     &startLog{address: make(chan string, 1)},
 		cancel:  cancel,
 		exited:  make(chan struct{}),

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -37,16 +36,20 @@ type sample struct {
 // scraper scrapes as Prometheus does: compressed OpenMetrics over a connection
 // that is kept.
 type scraper struct {
-	url    string
+	urls   []string
 	needs  sample
 	client *http.Client
 }
 
 // newScraper returns a scraper that finds fault with a scrape without the needed
-// sample, unless that is empty.
-func newScraper(address string, needs sample) *scraper {
+// sample, unless that is empty, and makes all of the pages one scrape.
+func newScraper(address string, needs sample, pages ...string) *scraper {
+	var urls []string
+	for _, p := range pages {
+		urls = append(urls, "http://"+address+p)
+	}
 	return &scraper{
-		url: "http://" + address + "/metrics", needs: needs,
+		urls: urls, needs: needs,
 		// The transport would decompress by itself, and the time would be taken for the program's.
 		client: &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableCompression: true}},
 	}
@@ -78,8 +81,19 @@ func (s *scraper) scrapeFor(ctx context.Context, duration time.Duration) ([]scra
 	return scrapes, nil
 }
 
-func (s *scraper) scrape(ctx context.Context) (scrape, []byte, error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url, nil)
+func (s *scraper) scrape(ctx context.Context) (all scrape, text []byte, err error) {
+	for _, url := range s.urls {
+		var one scrape
+		if one, text, err = s.page(ctx, url); err != nil {
+			return all, nil, err
+		}
+		all = scrape{all.took + one.took, all.size + one.size, all.sent + one.sent, all.goroutines + one.goroutines}
+	}
+	return all, text, nil
+}
+
+func (s *scraper) page(ctx context.Context, url string) (scrape, []byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return scrape{}, nil, err
 	}
@@ -105,11 +119,8 @@ func (s *scraper) scrape(ctx context.Context) (scrape, []byte, error) {
 			return scrape{}, nil, err
 		}
 	}
-	goroutines := int(value(text, "go_goroutines"))
-	if goroutines == 0 {
-		return scrape{}, nil, errors.New("there is no go_goroutines")
-	}
-	return scrape{took: took, size: len(text), sent: len(sent), goroutines: goroutines}, text, nil
+	// The blackbox exporter has none on the pages of its probes.
+	return scrape{took: took, size: len(text), sent: len(sent), goroutines: int(value(text, "go_goroutines"))}, text, nil
 }
 
 func unzip(compressed []byte) ([]byte, error) {

@@ -35,7 +35,7 @@ type variable struct {
 
 // expression is the query of a variable: what it asks for, and the label whose
 // values it wants, if that is all.
-func (v variable) expression(t *testing.T) (expression, label string) {
+func (v variable) expression(t testing.TB) (expression, label string) {
 	t.Helper()
 	var query struct{ Query string }
 	if err := json.Unmarshal(v.Query, &query); err != nil {
@@ -51,7 +51,7 @@ func (v variable) expression(t *testing.T) (expression, label string) {
 	return m[1], ""
 }
 
-func (g grafana) dashboards(t *testing.T) []dashboard {
+func (g grafana) dashboards(t testing.TB) []dashboard {
 	t.Helper()
 	paths, err := filepath.Glob(filepath.Join(repository, cmp.Or(g.folder, "dashboards"), "*.json"))
 	if err != nil || len(paths) != 3 {

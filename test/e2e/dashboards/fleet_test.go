@@ -37,8 +37,10 @@ const (
 
 // fleet writes what Prometheus would have of an hour of these nodes.
 type fleet struct {
-	t        *testing.T
-	end      time.Time
+	t   testing.TB
+	end time.Time
+	// feed gets the series instead, if there is one, to send them as time goes by.
+	feed     *feed
 	appender storage.Appender
 	// where are labels that clusters have beside their name.
 	where   []string
@@ -178,6 +180,7 @@ func (f *fleet) node(cluster, name string, number int, ill string) {
 	}
 	agent(one, "expected_info", "email", appEmail, "source", "annotation")
 	agent(one, "observed_info", "email", observed, "metadata_server", server)
+	agent(f.seconds, "verdict_timestamp_seconds", "state", cmp.Or(ill, "match"), "expected", appEmail, "observed", observed, "metadata_server", server)
 	read := f.seconds // of the expectation: now
 	if ill == "unknown_expectation" {
 		read = while(f.seconds(2*hour), f.seconds(2*hour))
@@ -217,7 +220,6 @@ func (f *fleet) node(cluster, name string, number int, ill string) {
 		return []string{"__name__", metric, "cluster", cluster, "node", name, "state", state, "expected", appEmail, "observed", observed, "metadata_server", server}
 	}
 	const verdict = "workload_identity:node:verdict"
-	f.add(recorded("workload_identity:agent:said", cmp.Or(ill, "match"), observed, server), recent, evaluated, f.seconds)
 	if ill == "" {
 		f.add(recorded(verdict, "match", appEmail, "gke"), hour, evaluated, one)
 	} else {
@@ -245,10 +247,13 @@ func (f *fleet) pods(cluster, node string, number int, ill string) {
 		f.add(own("kube_pod_info", "node", node, "host_network", network, "created_by_kind", "ReplicaSet", "created_by_name", in), recent, seldom, one)
 		f.add(own("kube_pod_service_account", "service_account", account), recent, seldom, one)
 		f.add(own("kube_pod_status_phase", "phase", "Running"), recent, seldom, one)
+		f.add(own("kube_pod_start_time"), recent, seldom, func(time.Duration) float64 { return f.seconds(24 * hour) })
 		if wrong && account == "app" && network == "false" {
 			f.add([]string{"__name__", "workload_identity:pod:affected", "cluster", cluster, "namespace", in, "pod", pod, "node", node, "service_account", account}, hour/2, seldom, one)
 		}
 	}
+	f.add([]string{"__name__", "kube_pod_info", "cluster", cluster, "namespace", "workload-identity-exporter", "pod", "agent-" + node, "node", node, "host_network", "false", "created_by_kind", "DaemonSet", "created_by_name", "workload-identity-exporter"}, recent, seldom, one)
+	f.add([]string{"__name__", "kube_node_spec_unschedulable", "cluster", cluster, "node", node}, recent, seldom, func(time.Duration) float64 { return 0 })
 	f.add([]string{"__name__", "kube_node_labels", "cluster", cluster, "node", node, "label_iam_gke_io_gke_metadata_server_enabled", "true"}, recent, seldom, one)
 	f.add([]string{"__name__", "workload_identity:node:wants_agent", "cluster", cluster, "node", node}, recent, evaluated, one)
 	f.add([]string{"__name__", "up", "cluster", cluster, "node", node, "job", "workload-identity-exporter", "instance", node}, recent, seldom, one)
@@ -294,6 +299,9 @@ func (f *fleet) recorded(cluster string, size int, ill map[string]int) {
 			}
 			continue
 		}
+		if f.feed != nil {
+			continue
+		}
 		own := []string{"__name__", "workload_identity:cluster_endpoint:probe_duration_seconds:rate5m", "cluster", cluster, "endpoint", endpoint}
 		l, ref := f.labels(own), storage.SeriesRef(0)
 		for age := hour; age >= 0; age -= seldom {
@@ -307,6 +315,12 @@ func (f *fleet) recorded(cluster string, size int, ill map[string]int) {
 
 // histogram is a native one of an agent, as thin as the rest of the agent.
 func (f *fleet) histogram(own []string, thin bool) {
+	if f.feed != nil {
+		f.feed.add(f.labels(own), scraped, nil, func(age time.Duration) *histogram.Histogram {
+			return observations(int64((2*hour - age).Seconds() / 10))
+		})
+		return
+	}
 	l, ref := f.labels(own), storage.SeriesRef(0)
 	for age := hour; age >= 0; age -= scraped {
 		if thin && age > recent && age%seldom != 0 {
@@ -341,6 +355,10 @@ func (f *fleet) add(own []string, oldest, interval time.Duration, value func(age
 }
 
 func (f *fleet) between(own []string, oldest, youngest, interval time.Duration, value func(age time.Duration) float64) {
+	if f.feed != nil {
+		f.feed.add(f.labels(own), interval, value, nil)
+		return
+	}
 	l, ref := f.labels(own), storage.SeriesRef(0)
 	for age := oldest; age >= youngest; age -= interval {
 		ref = f.sample(ref, func(ref storage.SeriesRef) (storage.SeriesRef, error) {
@@ -352,6 +370,10 @@ func (f *fleet) between(own []string, oldest, youngest, interval time.Duration, 
 
 // thin has a value a minute, and all of them where rules look.
 func (f *fleet) thin(own []string, value func(age time.Duration) float64) {
+	if f.feed != nil {
+		f.feed.add(f.labels(own), scraped, value, nil)
+		return
+	}
 	l, ref := f.labels(own), storage.SeriesRef(0)
 	for age := hour; age >= 0; age -= scraped {
 		if age > recent && age%seldom != 0 {

@@ -41,7 +41,7 @@ func (a asked) String() string { return strings.TrimSpace(a.page + ": " + a.pane
 
 // queries are all of a page, with choices of variables: a name that is not
 // chosen is All. Variables that depend on others are asked for here.
-func (g grafana) queries(t *testing.T, d dashboard, choices map[string]string) []asked {
+func (g grafana) queries(t testing.TB, d dashboard, choices map[string]string) []asked {
 	t.Helper()
 	var all []asked
 	values, raw := map[string]string{}, map[string]string{}
@@ -86,7 +86,7 @@ func (g grafana) queries(t *testing.T, d dashboard, choices map[string]string) [
 }
 
 // options are the values that a variable finds.
-func (g grafana) options(t *testing.T, v variable, a asked) []string {
+func (g grafana) options(t testing.TB, v variable, a asked) []string {
 	t.Helper()
 	r, err := g.ask(t.Context(), a)
 	if err != nil {

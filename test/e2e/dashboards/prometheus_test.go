@@ -11,7 +11,7 @@ import (
 
 // startPrometheus runs one with this configuration on the data of the folder,
 // and returns its address.
-func startPrometheus(t *testing.T, folder string, config map[string]any, arguments ...string) string {
+func startPrometheus(t testing.TB, folder string, config map[string]any, arguments ...string) string {
 	t.Helper()
 	address, err := program.FreeAddress()
 	if err != nil {

@@ -1,0 +1,226 @@
+package dashboards
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sigs.k8s.io/yaml"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
+)
+
+// pagingGroup is what pages, and all that it is computed from.
+const pagingGroup = "workload-identity"
+
+// askedByPaging is the metric that it asks for.
+const askedByPaging = "workload_identity_verdict_timestamp_seconds"
+
+// BenchmarkRules has the committed rules evaluated by a Prometheus that gets the series of
+// so many nodes, each at its time, and tells how long its groups and rules took.
+func BenchmarkRules(b *testing.B) {
+	for _, size := range []struct {
+		nodes, clusters int
+		failing         float64
+		all             bool // rules, and not those that page alone
+	}{
+		{1_000, 1, 0.01, true},
+		{5_000, 1, 0.01, true},
+		{15_000, 1, 0, true},
+		{15_000, 1, 0.01, true},
+		{15_000, 1, 1, true},
+		{15_000, 100, 0.01, true},
+		{1_000, 1, 0.01, false},
+		{5_000, 1, 0.01, false},
+		{15_000, 1, 0.01, false},
+		{15_000, 1, 1, false},
+		{65_000, 1, 0, false},
+		{65_000, 1, 0.01, false},
+		{65_000, 1, 1, false},
+		{65_000, 100, 0.01, false},
+	} {
+		what := "all"
+		if !size.all {
+			what = "paging"
+		}
+		b.Run(fmt.Sprintf("%s/nodes=%d/clusters=%d/failing=%g%%", what, size.nodes, size.clusters, 100*size.failing), func(b *testing.B) {
+			for b.Loop() {
+				f := &fleet{t: b, end: time.Now().Truncate(time.Second), feed: &feed{}}
+				lasts := 200 * time.Second
+				if !size.all {
+					lasts = time.Minute
+					f.feed.only = askedByPaging
+				}
+				for c := range size.clusters {
+					n := size.nodes / size.clusters
+					f.cluster(fmt.Sprintf("c-%03d", c), n, func(i int) string {
+						switch {
+						case size.failing == 1:
+							return "node_fallback"
+						case float64(i) < size.failing*float64(n):
+							return ills[i%len(ills)]
+						}
+						return ""
+					})
+				}
+				evaluate(b, f.feed, lasts, size.all)
+			}
+		})
+	}
+}
+
+// evaluate prints how long the groups and the slowest rules took.
+func evaluate(b *testing.B, f *feed, lasts time.Duration, all bool) {
+	b.Helper()
+	folder := filepath.Join(b.TempDir(), "data")
+	address := startPrometheus(b, folder, map[string]any{
+		"global": map[string]any{"evaluation_interval": "1m"}, "rule_files": []string{ruleFile(b, all)},
+	}, "--web.enable-remote-write-receiver")
+	end := time.Now().Truncate(time.Second)
+	began := time.Now()
+	// What is sent before the rules are looked at is more than the longest of their windows
+	// that is not for alerts about what is gone.
+	at := end.Add(-16 * time.Minute)
+	if !all {
+		at = end.Add(-3 * time.Minute)
+	}
+	feed := func(until time.Time) {
+		for ; at.Before(until); at = at.Add(time.Second) {
+			time.Sleep(time.Until(at)) // what is past is late already
+			if err := f.second(address, at, end.Sub(at)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	feed(end)
+	// What has come due meanwhile.
+	for time.Since(at) > time.Second {
+		feed(time.Now().Truncate(time.Second))
+	}
+	fmt.Printf("%d series, %d samples sent in %.0f s\n", f.series, f.samples, time.Since(began).Seconds())
+	groups, rules := map[string][]float64{}, map[string][]float64{}
+	seen := map[string]time.Time{}
+	late := time.Duration(0)
+	for until := time.Now().Add(lasts); time.Now().Before(until); {
+		feed(time.Now().Add(time.Second).Truncate(time.Second))
+		late = max(late, time.Since(at))
+		if time.Now().Unix()%5 != 0 {
+			continue // to ask costs as well
+		}
+		for _, g := range evaluations(b, address) {
+			if g.LastEvaluation.Equal(seen[g.Name]) || g.LastEvaluation.Before(end) {
+				continue
+			}
+			seen[g.Name] = g.LastEvaluation
+			groups[g.Name] = append(groups[g.Name], g.EvaluationTime)
+			for _, r := range g.Rules {
+				if r.Health == "err" {
+					b.Errorf("%s: %s", r.Name, r.LastError)
+				}
+				rules[r.Name] = append(rules[r.Name], r.EvaluationTime)
+			}
+		}
+	}
+	page, err := program.Get(b.Context(), "http://"+address+"/metrics")
+	if err != nil {
+		b.Fatal(err)
+	}
+	fmt.Printf("Prometheus: %.0f MiB resident, %.0f series, %s of WAL; the feed was %s late at most\n", value(page, "process_resident_memory_bytes")/(1<<20),
+		value(page, "prometheus_tsdb_head_series"), size(filepath.Join(folder, "wal")), late.Round(time.Millisecond))
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		fmt.Printf("| %s | %.3f s | %.3f s | %d |\n", name, middle(groups[name]), slices.Max(groups[name]), len(groups[name]))
+	}
+	b.ReportMetric(middle(groups[pagingGroup]), "s/paging")
+	names := slices.SortedFunc(maps.Keys(rules), func(a, b string) int { return cmp.Compare(middle(rules[b]), middle(rules[a])) })
+	for _, name := range names[:min(len(names), 24)] {
+		fmt.Printf("| %s | %.3f s |\n", name, middle(rules[name]))
+	}
+}
+
+func middle(all []float64) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	all = slices.Sorted(slices.Values(all))
+	return all[len(all)/2]
+}
+
+// ruleFile has all committed rules, or those that page.
+func ruleFile(b *testing.B, all bool) string {
+	b.Helper()
+	text, err := os.ReadFile(cmp.Or(os.Getenv("RULES"), repository+"alerts/workload-identity.rules.yaml"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var file struct {
+		Groups []map[string]any `json:"groups"`
+	}
+	if err := yaml.Unmarshal(text, &file); err != nil {
+		b.Fatal(err)
+	}
+	if !all {
+		file.Groups = slices.DeleteFunc(file.Groups, func(g map[string]any) bool { return g["name"] != pagingGroup })
+	}
+	if text, err = yaml.Marshal(file); err != nil {
+		b.Fatal(err)
+	}
+	path := filepath.Join(b.TempDir(), "rules.yaml")
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	return path
+}
+
+type group struct {
+	Name           string
+	EvaluationTime float64
+	LastEvaluation time.Time
+	Rules          []struct {
+		Name, Health, LastError string
+		EvaluationTime          float64
+	}
+}
+
+func evaluations(b *testing.B, address string) []group {
+	b.Helper()
+	text, err := program.Get(context.Background(), "http://"+address+"/api/v1/rules?exclude_alerts=true")
+	if err != nil {
+		b.Fatal(err)
+	}
+	var answer struct{ Data struct{ Groups []group } }
+	if err := json.Unmarshal(text, &answer); err != nil {
+		b.Fatal(err)
+	}
+	return answer.Data.Groups
+}
+
+// value is that of the metric without labels.
+func value(page []byte, metric string) float64 {
+	m := regexp.MustCompile(`(?m)^` + metric + ` (\S+)$`).FindSubmatch(page)
+	if m == nil {
+		return 0
+	}
+	v, _ := strconv.ParseFloat(string(m[1]), 64) // 0 as well
+	return v
+}
+
+func size(folder string) string {
+	var bytes int64
+	_ = filepath.WalkDir(folder, func(_ string, d os.DirEntry, _ error) error {
+		if info, err := d.Info(); err == nil {
+			bytes += info.Size()
+		}
+		return nil
+	})
+	return strings.TrimSpace(fmt.Sprintf("%.0f MiB", float64(bytes)/(1<<20)))
+}
