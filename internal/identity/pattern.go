@@ -38,8 +38,12 @@ func ParsePattern(s string) (Pattern, error) {
 // what joins them.
 func isFixed(part string) bool { return strings.Trim(part, "*.-_+") != "" }
 
-// Match reports whether the pattern names this identity.
+// Match reports whether the pattern names this identity. No "*" stands for an "@": the
+// pattern of all workload pools names no account whose domain reads like one.
 func (p Pattern) Match(id Identity) bool {
+	if strings.Count(string(p), "@") != strings.Count(string(id), "@") {
+		return false
+	}
 	parts := strings.Split(string(p), "*")
 	if len(parts) == 1 {
 		return string(p) == string(id)

@@ -211,7 +211,7 @@ func TestEachScopeReadsNoMoreThanItNeeds(t *testing.T) {
 	var s diagnose.Settings
 	read := func(scope diagnose.Scope) int {
 		before := len(c.Requests())
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		s = c.client.ClusterSettings(ctx, c.self, "cilium", scope, s)
 		return len(c.Requests()) - before

@@ -32,7 +32,7 @@ func labelled(key, value string) any {
 
 func (c *cluster) settings(t *testing.T) diagnose.Settings {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	return c.client.ClusterSettings(ctx, c.self, "cilium", diagnose.Everything, diagnose.Settings{})
 }
