@@ -88,7 +88,8 @@ func (n *node) stall(t *testing.T) {
 		}
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4")
 		text := strings.Replace(string(page), `workload_identity_state{state="match"} 1`, `workload_identity_state{state="match"} 0`, 1)
-		fmt.Fprint(w, strings.Replace(text, `workload_identity_state{state="stale"} 0`, `workload_identity_state{state="stale"} 1`, 1))
+		text = strings.Replace(text, `workload_identity_state{state="stale"} 0`, `workload_identity_state{state="stale"} 1`, 1)
+		fmt.Fprint(w, strings.Replace(text, `",state="match"} `, `",state="stale"} `, 1))
 	}))
 	t.Cleanup(s.Close)
 	n.address = s.Listener.Addr().String()
