@@ -27,7 +27,7 @@ Flags:
 
 // switchTimeout bounds a command: switching back from refused may wait a second
 // for the port.
-const switchTimeout = 5 * time.Second
+const switchTimeout = 15 * time.Second
 
 // switchFault asks a running simulator for its fault, or for another one. The
 // name comes before the flags: package flag stops at the first argument.

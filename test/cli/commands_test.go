@@ -143,7 +143,7 @@ func endedCommand(ts *testscript.TestScript, s *scene, args []string) error {
 	if got := p.outcome(); got != args[1] {
 		return fmt.Errorf("%s ended with %s, want %s", args[0], got, args[1])
 	}
-	if took > limit {
+	if took > limit && took > limit+20*slowness() {
 		return fmt.Errorf("%s ended after %s, want less than %s", args[0], took, limit)
 	}
 	return nil

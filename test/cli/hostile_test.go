@@ -191,8 +191,8 @@ func TestHostileMetadataServers(t *testing.T) {
 			if !program.wait(10 * time.Second) {
 				t.Fatal("SIGTERM does not end the process")
 			}
-			if took := program.endedAt.Sub(program.signalled); took > 2*time.Second {
-				t.Errorf("the process ended %s after SIGTERM, want less than a second on a machine of its own", took)
+			if took := program.endedAt.Sub(program.signalled); took > time.Second && took > time.Second+20*slowness() {
+				t.Errorf("the process ended %s after SIGTERM, want less than a second", took)
 			}
 			if log := program.stdout.String() + program.stderr.String(); strings.Contains(log, leak[:12]) || strings.Contains(log, "panic") {
 				t.Errorf("the log has a token or a panic:\n%s", log)

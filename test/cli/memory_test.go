@@ -30,7 +30,11 @@ func TestNoTokenOutlivesItsProbe(t *testing.T) {
 	}
 	agent := s.processes["agent"]
 	pages := hostileAgent{t, "http://" + address}
-	for end := time.Now().Add(patience); !strings.Contains(pages.page("/metrics"), `probes_total{endpoint="token"} 5`); time.Sleep(50 * time.Millisecond) {
+	asked := func() float64 {
+		n, _ := number(pages.page("/metrics"), `workload_identity_probes_total{endpoint="token"}`)
+		return n
+	}
+	for end := time.Now().Add(patience); asked() < 5; time.Sleep(50 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("the agent did not ask for five tokens")
 		}

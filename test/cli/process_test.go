@@ -140,3 +140,11 @@ func stopAll(t testing.TB, processes []*process) {
 		}
 	}
 }
+
+// slowness is how long the machine takes for what is a matter of milliseconds on one that
+// is not busy.
+func slowness() time.Duration {
+	began := time.Now()
+	_ = exec.Command("workload-identity-exporter", "-version").Run()
+	return time.Since(began)
+}
