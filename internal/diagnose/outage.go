@@ -112,9 +112,6 @@ func serverDown(f Facts) opinion {
 		}
 		return suggests("No request of the probe reached a server: %s.", quote(failure.Detail))
 	case failure.Reason == identity.Timeout:
-		if failure.Connected {
-			return suggests("Connections come about, and no request of the probe was answered by the deadline, as by a server that hangs.")
-		}
 		return suggests("No request of the probe was answered by the deadline, as by a server that hangs.")
 	}
 	return opinion{}

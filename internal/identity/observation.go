@@ -92,7 +92,7 @@ type Failure struct {
 	Reason Reason
 	// Status is the HTTP status, 0 if there was none.
 	Status int
-	// Connected: a TCP connection came about, and what failed is what was said on it.
+	// Connected, where there is no status: a TCP connection came about, and no answer on it.
 	Connected bool
 	// Detail says in words what happened, for people.
 	Detail string

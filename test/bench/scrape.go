@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -119,8 +120,11 @@ func (s *scraper) page(ctx context.Context, url string) (scrape, []byte, error) 
 			return scrape{}, nil, err
 		}
 	}
-	// The blackbox exporter has none on the pages of its probes.
-	return scrape{took: took, size: len(text), sent: len(sent), goroutines: int(value(text, "go_goroutines"))}, text, nil
+	goroutines := int(value(text, "go_goroutines"))
+	if goroutines == 0 && request.URL.Path == "/metrics" { // the pages of the blackbox exporter's probes have none
+		return scrape{}, nil, errors.New("there is no go_goroutines")
+	}
+	return scrape{took: took, size: len(text), sent: len(sent), goroutines: goroutines}, text, nil
 }
 
 func unzip(compressed []byte) ([]byte, error) {

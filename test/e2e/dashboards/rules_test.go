@@ -2,7 +2,6 @@ package dashboards
 
 import (
 	"cmp"
-	"context"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -11,7 +10,6 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -158,7 +156,7 @@ func middle(all []float64) float64 {
 // ruleFile has all committed rules, or those that page.
 func ruleFile(b *testing.B, all bool) string {
 	b.Helper()
-	text, err := os.ReadFile(cmp.Or(os.Getenv("RULES"), repository+"alerts/workload-identity.rules.yaml"))
+	text, err := os.ReadFile(repository + "alerts/workload-identity.rules.yaml")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -193,7 +191,7 @@ type group struct {
 
 func evaluations(b *testing.B, address string) []group {
 	b.Helper()
-	text, err := program.Get(context.Background(), "http://"+address+"/api/v1/rules?exclude_alerts=true")
+	text, err := program.Get(b.Context(), "http://"+address+"/api/v1/rules?exclude_alerts=true")
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -214,6 +212,7 @@ func value(page []byte, metric string) float64 {
 	return v
 }
 
+// size is that of all files in the folder.
 func size(folder string) string {
 	var bytes int64
 	_ = filepath.WalkDir(folder, func(_ string, d os.DirEntry, _ error) error {
@@ -222,5 +221,5 @@ func size(folder string) string {
 		}
 		return nil
 	})
-	return strings.TrimSpace(fmt.Sprintf("%.0f MiB", float64(bytes)/(1<<20)))
+	return fmt.Sprintf("%.0f MiB", float64(bytes)/(1<<20))
 }
