@@ -158,7 +158,9 @@ func FuzzWire(f *testing.F) {
 	ok := func(body string) []byte {
 		return fmt.Appendf(nil, "%sContent-Length: %d\r\n\r\n%s", goodness, len(body), body)
 	}
-	right := [3][]byte{rightly("email"), rightly("token"), rightly("machine-type")}
+	// With the mark, or the fuzzer would make parts of the secret that nobody can tell for any.
+	token := bytes.ReplaceAll(rightly("token"), []byte(secret), []byte(mark))
+	right := [3][]byte{rightly("email"), token, rightly("machine-type")}
 	f.Add(right[0], right[1], right[2], []byte{}, uint16(0))
 	f.Add(ok("1-compute@developer.gserviceaccount.com"), right[1], ok("projects/1/machineTypes/e2-small"), ok("e30.e30.e30"), uint16(0))
 	f.Add(ok("other@demo-project.iam.gserviceaccount.com"), ok("{}"), right[2], ok("@T@"), uint16(0))
