@@ -68,9 +68,11 @@ func Reasons() []Reason { return []Reason{Forbidden, NotFound, Throttled, Timeou
 
 // Client reads and writes single objects. Each request has a connection of its own,
 // which is closed afterwards, because requests are minutes apart: an idle connection
-// of each node would cost the API server more than a handshake now and then.
+// of each node would cost the API server more than a handshake now and then. Requests
+// that follow one another have one in common, see session.
 type Client struct {
 	target  *rest.Config
+	shared  http.RoundTripper // of a session; nil outside of one
 	base    *url.URL
 	content rest.ClientContentConfig
 	// observe is called with each request; the reason is empty if it succeeded.
@@ -90,6 +92,21 @@ func NewClient(config *rest.Config, userAgent string, observe func(Resource, Rea
 	v1 := schema.GroupVersion{Version: "v1"}
 	content := rest.ClientContentConfig{ContentType: "application/json", GroupVersion: v1, Negotiator: runtime.NewClientNegotiator(config.NegotiatedSerializer, v1)}
 	return &Client{target: config, base: base, content: content, observe: observe}, nil
+}
+
+// session returns a client whose requests have one connection in common, with the
+// credentials that were in the files at the beginning. The connection ends with the
+// context, or with the function that is returned: a handshake costs the API server more
+// than a read.
+func (c *Client) session(ctx context.Context) (*Client, func()) {
+	ctx, end := context.WithCancel(ctx)
+	shared, err := transport(ctx, c.target, true)
+	if err != nil {
+		return c, end // each request says what is wrong
+	}
+	of := *c
+	of.shared = shared
+	return &of, end
 }
 
 // object is what is read of an object.
@@ -149,7 +166,7 @@ func (c *Client) send(ctx context.Context, of Resource, method, path, contentTyp
 func (c *Client) do(ctx context.Context, of Resource, method, path string, prepare func(*rest.Request), into any) (time.Time, error) {
 	ctx, cancel := context.WithTimeout(klog.NewContext(ctx, klog.Logger{}), maxRequest) // client-go would also log errors, past the log
 	defer cancel()
-	x := &exchange{target: c.target}
+	x := &exchange{target: c.target, shared: c.shared}
 	client := &http.Client{
 		Transport: x,
 		// The token is for one server. A redirect is an answer that is no object.

@@ -26,12 +26,13 @@ const (
 	maxRequest = 10 * time.Second
 )
 
-// exchange is one request on one connection, with the credentials that are in the
-// files at that moment: the kubelet rotates the token, and administrators the CA.
-// The API server is a peer like any other, so nothing that it does keeps the
-// connection open beyond the deadline of the request.
+// exchange is one request, with the credentials that are in the files at that moment:
+// the kubelet rotates the token, and administrators the CA. The API server is a peer
+// like any other, so nothing that it does keeps the connection open beyond the deadline
+// of the request, or of the session.
 type exchange struct {
 	target *rest.Config
+	shared http.RoundTripper // of a session; nil: the request has a connection of its own
 	// date is when the server answered, by its own clock; zero if it did not tell.
 	date time.Time
 	// cut: the body was larger than what is read of it.
@@ -49,11 +50,13 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	if token != "" {
 		r.Header.Set("Authorization", "Bearer "+token)
 	}
-	transport, err := x.transport(r.Context())
-	if err != nil {
-		return nil, err
+	through := x.shared
+	if through == nil {
+		if through, err = transport(r.Context(), x.target, false); err != nil {
+			return nil, err
+		}
 	}
-	res, err := transport.RoundTrip(r)
+	res, err := through.RoundTrip(r)
 	if err != nil {
 		return nil, err
 	}
@@ -74,24 +77,24 @@ func (x *exchange) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// transport is a new one for each exchange.
-func (x *exchange) transport(ctx context.Context) (http.RoundTripper, error) {
-	config, err := rest.TLSConfigFor(&rest.Config{TLSClientConfig: x.target.TLSClientConfig})
+// transport returns a new one, whose connections end with the context.
+func transport(ctx context.Context, target *rest.Config, keepAlive bool) (http.RoundTripper, error) {
+	config, err := rest.TLSConfigFor(&rest.Config{TLSClientConfig: target.TLSClientConfig})
 	if err != nil {
 		return nil, fmt.Errorf("set up TLS to the API server: %w", err)
 	}
-	var transport http.RoundTripper = &http.Transport{
+	var through http.RoundTripper = &http.Transport{
 		Proxy:                  http.ProxyFromEnvironment,
 		DialContext:            func(_ context.Context, network, address string) (net.Conn, error) { return dial(ctx, network, address) },
 		TLSClientConfig:        config,
-		DisableKeepAlives:      true,
+		DisableKeepAlives:      !keepAlive,
 		DisableCompression:     true, // a compressed answer could be far larger than what is read of it
 		MaxResponseHeaderBytes: maxHeader,
 	}
-	if x.target.WrapTransport != nil {
-		transport = x.target.WrapTransport(transport)
+	if target.WrapTransport != nil {
+		through = target.WrapTransport(through)
 	}
-	return transport, nil
+	return through, nil
 }
 
 // dial connects within the context, and ties the connection to it: http.Transport

@@ -53,6 +53,8 @@ type Report struct {
 // written, and the newest one is written when it answers again. Nothing waits for it.
 type Reporter struct {
 	client    *Client
+	session   *Client // of the report that is being written; nil before it writes
+	end       func()  // of the session
 	whoami    func() Self
 	condition bool
 	current   func() Report
@@ -158,6 +160,7 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 	if r.State == identity.Starting || p.isFirstStale(r) {
 		return
 	}
+	defer p.endSession()
 	p.self = p.whoami()
 	changed := r.State != p.last
 	if changed {
@@ -179,6 +182,13 @@ func (p *Reporter) report(ctx context.Context, r Report) {
 		if (about.news || r.State != identity.Match) && about.due() && p.limit.Allow() {
 			p.writeEvent(ctx, r, about)
 		}
+	}
+}
+
+func (p *Reporter) endSession() {
+	if p.session != nil {
+		p.end()
+		p.session = nil
 	}
 }
 
@@ -293,7 +303,10 @@ func (p *Reporter) send(ctx context.Context, method string, of Resource, path, c
 	if err != nil {
 		return err
 	}
+	if p.session == nil {
+		p.session, p.end = p.client.session(ctx)
+	}
 	limited, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	return p.client.send(limited, of, method, path, contentType, content)
+	return p.session.send(limited, of, method, path, contentType, content)
 }

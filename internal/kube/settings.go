@@ -24,7 +24,9 @@ func CiliumNamespaces() []string { return ciliumNamespaces[:] }
 // was read before is taken for what the scope asks for: it would rule out what is the
 // cause now. What it does not ask for is as before.
 func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace string, scope diagnose.Scope, before diagnose.Settings) diagnose.Settings {
-	r := settingsReader{client: c, self: self, Settings: before}
+	client, end := c.session(ctx)
+	defer end()
+	r := settingsReader{client: client, self: self, Settings: before}
 	if scope != diagnose.Refresh {
 		r.Unanswered = nil
 		// First, in case that the time is up before the end: without one of the others a

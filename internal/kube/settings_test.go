@@ -126,7 +126,7 @@ func TestTheAnnotationsAreThoseOfNow(t *testing.T) {
 	c.settings(t)
 	const changed = "new@demo-project.iam.gserviceaccount.com"
 	c.Annotate(map[string]string{identity.AnnotationServiceAccount: changed})
-	before := len(c.Requests())
+	before, accepted := len(c.Requests()), c.Accepted()
 	s := c.settings(t)
 	if got := s.Annotations[identity.AnnotationServiceAccount]; got != changed {
 		t.Errorf("annotation %q, want %q", got, changed)
@@ -134,6 +134,10 @@ func TestTheAnnotationsAreThoseOfNow(t *testing.T) {
 	if n := len(c.Requests()) - before; n != 9 {
 		t.Errorf("%d requests, want nine: Cilium is looked for in four namespaces", n)
 	}
+	if n := c.Accepted() - accepted; n != 1 {
+		t.Errorf("%d connections for them, want one: a handshake costs the API server more than a read", n)
+	}
+	c.leavesNothing(t)
 	c.Put(serviceAccount, http.StatusForbidden)
 	if s := c.settings(t); s.Annotations != nil {
 		t.Errorf("annotations %v, want that they are not known since they cannot be read", s.Annotations)

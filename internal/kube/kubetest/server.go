@@ -47,6 +47,7 @@ type Server struct {
 	requests    []http.Request
 	written     []Written
 	connections int
+	accepted    int
 }
 
 // Start serves the ServiceAccount without annotations, and writes the
@@ -60,6 +61,7 @@ func Start(directory string) (*Server, error) {
 		switch state {
 		case http.StateNew:
 			s.connections++
+			s.accepted++
 		case http.StateClosed, http.StateHijacked:
 			s.connections--
 		case http.StateActive, http.StateIdle:
@@ -139,6 +141,13 @@ func (s *Server) Tell(f func(Written)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tell = f
+}
+
+// Accepted is the number of connections that there were.
+func (s *Server) Accepted() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.accepted
 }
 
 // Connections is the number of connections that are open.

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/pages"
 )
 
 const cause = "cilium_bpf_host_routing"
@@ -87,11 +89,19 @@ func (c *cluster) runsCilium(t *testing.T) {
 }
 
 // saysWhy wants the cause of a bypass in the metrics, and in the Events that
-// `kubectl describe` shows of the Node and of the agent's Pod.
+// `kubectl describe` shows of the Node and of the agent's Pod. The state is published
+// before the settings are read that explain it.
 func (c *cluster) saysWhy(t *testing.T, node string) {
 	t.Helper()
-	if v := c.metric(t, node, `suspected_cause{cause="`+cause+`"}`); v != 1 {
-		t.Errorf("the exporter on %s does not suspect %s", node, cause)
+	err := eventually(t.Context(), func(ctx context.Context) error {
+		page, err := c.page(ctx, node, "metrics")
+		if v, _ := pages.Metric(page, `suspected_cause{cause="`+cause+`"}`); err == nil && v != 1 {
+			err = fmt.Errorf("the exporter on %s does not suspect %s", node, cause)
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 	p, err := c.pod(t.Context(), namespace, exporter, node)
 	must(t, err)
