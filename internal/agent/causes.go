@@ -13,14 +13,23 @@ import (
 
 const (
 	// settingsInterval is how often the settings of the cluster are read while
-	// nothing is wrong: people edit them rarely.
-	settingsInterval = 30 * time.Minute
-	// shownInterval is how often those are read that a risk or a suspicion rests on, as
-	// long as that is shown: people edit them now, and look at the page.
+	// nothing is wrong: people edit them rarely, and each of 15,000 agents reads them.
+	settingsInterval = 2 * time.Hour
+	// wrongInterval is the same while something is.
+	wrongInterval = 30 * time.Minute
+	// shownInterval is how often those are read that a suspicion rests on, as long as
+	// that is shown: people edit them now, and look at the page. A risk may be shown for
+	// months, so that its interval doubles with each read that finds no change, up to
+	// longestShown.
 	shownInterval = 2 * time.Minute
+	longestShown  = time.Hour
 	// They are read first between these two after the start: all agents may start at once.
 	settingsFrom = 30 * time.Second
-	settingsBy   = 3 * time.Minute
+	settingsBy   = 30 * time.Minute
+	// unansweredWithin is the window, anywhere in which they are read again after the API
+	// server gave no answer, or had too much to do. It doubles each time, up to
+	// settingsInterval: 15,000 agents may have asked at once.
+	unansweredWithin = time.Minute
 	// settingsTimeout bounds such a read, which delays the probes meanwhile.
 	settingsTimeout = 2 * time.Second
 	// claimsTimeout leaves the API server its part of that time.
@@ -40,8 +49,11 @@ type causes struct {
 	claims   identity.Claims
 	readAt   time.Time // when these two were read as a whole, zero if never
 	nextRead time.Time // when they are read again, if nothing is wrong
-	// refreshed is when those were read that a risk or a suspicion rests on.
+	unanswered int // reads in a row without all answers
+	// refreshed is when those were read that a risk or a suspicion rests on, and unchanged
+	// how many such reads in a row found what was known.
 	refreshed time.Time
+	unchanged int
 	// earlyReads are those that a change of state causes, owed while there may be none.
 	earlyReads *rate.Limiter
 	owed       bool
@@ -95,11 +107,26 @@ func (a *Agent) readSettings(ctx context.Context, turned bool) {
 		c.readAt, c.owed = at, false
 	}
 	if scope != diagnose.Refresh {
-		c.nextRead = c.refreshed.Add(a.within(settingsInterval))
+		c.nextRead = c.refreshed.Add(a.untilNextRead())
 	}
 	next := *a.Snapshot()
 	next.Diagnosis = a.diagnose(next.Observation, next.Verdict)
 	a.snapshot.Store(&next)
+}
+
+// untilNextRead is how long the settings that were just read will do.
+func (a *Agent) untilNextRead() time.Duration {
+	c := &a.causes
+	if len(c.settings.Unanswered) > 0 {
+		window := min(unansweredWithin<<min(c.unanswered, 10), settingsInterval)
+		c.unanswered++
+		return time.Duration(a.Random() * float64(window))
+	}
+	c.unanswered = 0
+	if a.stated().State != identity.Match {
+		return a.within(wrongInterval)
+	}
+	return a.within(settingsInterval)
 }
 
 // due tells whether settings are to be read, and which.
@@ -111,16 +138,27 @@ func (c *causes) due(turned bool, s *Snapshot) (diagnose.Scope, bool) {
 		return diagnose.Everything, true
 	case regular:
 		return diagnose.Routine, true
-	case s.Diagnosis.RestsOnCilium() && time.Since(c.refreshed) >= shownInterval:
+	case s.Diagnosis.RestsOnCilium() && time.Since(c.refreshed) >= c.shownFor(s.Verdict.State):
 		return diagnose.Refresh, true
 	}
 	return 0, false
+}
+
+// shownFor is how old the settings may be on which something rests that is shown.
+func (c *causes) shownFor(s identity.State) time.Duration {
+	if s != identity.Match {
+		return shownInterval
+	}
+	return min(shownInterval<<min(c.unchanged, 10), longestShown)
 }
 
 // keep takes the settings. A key that was removed leaves no time in the object, but is
 // missed if it was seen before.
 func (c *causes) keep(s diagnose.Settings, now time.Time) {
 	before := c.settings.Cilium
+	if c.unchanged++; !maps.Equal(before.Data, s.Cilium.Data) {
+		c.unchanged = 0
+	}
 	if before.State == diagnose.Read && s.Cilium.State == diagnose.Read && !maps.Equal(before.Data, s.Cilium.Data) && !s.Cilium.Changed.After(before.Changed) {
 		s.Cilium.Changed = now
 	}

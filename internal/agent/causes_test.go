@@ -204,31 +204,88 @@ func TestPooledConnectionsAreARiskForAnHour(t *testing.T) {
 	})
 }
 
-func TestTheSettingsAreReadEveryHalfHour(t *testing.T) {
+func TestTheSettingsAreReadEveryTwoHours(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, reads := withCilium(t, "false")
-		w.after(3 * time.Minute)
+		w.after(30 * time.Minute)
 		if want := []diagnose.Scope{diagnose.Everything}; w.risks() != "" || !slices.Equal(*reads, want) {
 			t.Errorf("risks %v, and %v were read, want none and %v", w.risks(), *reads, want)
 		}
-		w.after(3 * time.Hour)
-		if n := count(*reads, diagnose.Routine); n < 6 || n > 8 || len(*reads) != n+1 {
-			t.Errorf("%v were read in three hours, want what is routine each half hour", *reads)
+		w.after(12 * time.Hour)
+		if n := count(*reads, diagnose.Routine); n < 6 || n > 7 || len(*reads) != n+1 {
+			t.Errorf("%v were read in twelve hours, want what is routine each two hours", *reads)
 		}
 	})
 }
 
 // Somebody corrects the setting, and looks at the page.
-func TestWhatIsShownIsLookedAtEveryTwoMinutes(t *testing.T) {
+func TestWhatIsSuspectedIsLookedAtEveryTwoMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, reads := withCilium(t, "true")
-		w.after(3 * time.Minute)
+		w.after(time.Second)
+		w.answers(vm(customSA))
+		w.after(time.Hour)
+		if n := count(*reads, diagnose.Refresh); n < 26 || n > 30 || count(*reads, diagnose.Everything) > 3 {
+			t.Errorf("%v were read in an hour, want Cilium's settings every two minutes", *reads)
+		}
+	})
+}
+
+// A risk may be shown for months by each of 15,000 agents.
+func TestARiskIsLookedAtLessAndLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w, reads := withCilium(t, "true")
+		w.after(time.Minute)
 		if got, want := w.risks(), "suggests cilium_bpf_host_routing"; got != want {
 			t.Errorf("risks %v, want %v", got, want)
 		}
 		w.after(time.Hour)
-		if n := count(*reads, diagnose.Refresh); n < 26 || n > 30 || count(*reads, diagnose.Everything) != 1 {
-			t.Errorf("%v were read in an hour, want Cilium's settings every two minutes", *reads)
+		if n := count(*reads, diagnose.Refresh); n < 4 || n > 5 {
+			t.Errorf("%v were read in the first hour, want Cilium's settings after 2, 4, 8 and 16 minutes", *reads)
+		}
+		*reads = nil
+		w.after(24 * time.Hour)
+		if n := len(*reads); n < 24 || n > 36 {
+			t.Errorf("%v were read in a day, want Cilium's settings once an hour", *reads)
+		}
+	})
+}
+
+// An API server that has too much to do is asked again by each agent at another moment,
+// and less and less often, until there are all answers.
+func TestWhatWasNotAnsweredIsReadAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		answers := false
+		var reads []time.Duration
+		began := time.Now()
+		w := start(t, func(o *agent.Options) {
+			o.Random = func() float64 { return 0.5 }
+			o.ClusterSettings = func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
+				reads = append(reads, time.Since(began))
+				s := diagnose.Settings{DataplaneV2: diagnose.No, Cilium: diagnose.ConfigMap{State: diagnose.Absent}}
+				if !answers {
+					s.Unanswered = []diagnose.Object{diagnose.ObjectNode}
+				}
+				return s
+			}
+		})
+		w.after(time.Second)
+		w.answers(vm(customSA))
+		w.after(10 * time.Minute)
+		if len(reads) < 5 || len(reads) > 6 {
+			t.Fatalf("reads at %v, want after half of 1, 2, 4, 8 and 16 minutes", reads)
+		}
+		for i := 2; i < len(reads); i++ {
+			if gap, before := reads[i]-reads[i-1], reads[i-1]-reads[i-2]; gap < before*3/2 {
+				t.Errorf("reads at %v, want gaps that double", reads)
+			}
+		}
+		answers = true
+		w.after(10 * time.Minute)
+		n := len(reads)
+		w.after(20 * time.Minute)
+		if len(reads) > n {
+			t.Errorf("reads at %v, want none soon after one with all answers", reads)
 		}
 	})
 }

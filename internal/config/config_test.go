@@ -17,7 +17,7 @@ func TestDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.ListenAddress != ":10988" || c.MetadataHost != "169.254.169.254" || c.ProbeInterval != 10*time.Second || c.ProbeTimeout != 3*time.Second ||
-		c.TokenInterval != time.Minute || c.StartupGrace != time.Minute || c.AnnotationGrace != 2*time.Minute || c.ExpectationInterval != 10*time.Minute || !c.RuntimeMetrics || c.LogFormat != "json" {
+		c.TokenInterval != time.Minute || c.StartupGrace != time.Minute || c.AnnotationGrace != 2*time.Minute || c.ExpectationInterval != 15*time.Minute || !c.RuntimeMetrics || c.LogFormat != "json" {
 		t.Errorf("defaults %+v", c)
 	}
 	if e, err := c.Expectation(); err != nil || e.Known() {

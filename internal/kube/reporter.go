@@ -86,14 +86,16 @@ func (s *schedule) due() bool { return !time.Now().Before(s.next) }
 // wrote plans the next time: as soon as wait tells after a success, and soon after a
 // failure, but less and less often.
 func (s *schedule) wrote(ok bool, wait time.Duration) {
+	spread := wait / 10
 	if ok {
 		s.failures = 0
 	} else {
 		wait = min(pollInterval<<min(s.failures, 10), wait)
+		spread = wait / 2
 		s.failures++
 	}
 	// 15,000 agents may have begun at the same moment.
-	s.next = time.Now().Add(wait - time.Duration(rand.Float64()*float64(wait/10))) //nolint:gosec // a jitter
+	s.next = time.Now().Add(wait - time.Duration(rand.Float64()*float64(spread))) //nolint:gosec // a jitter
 }
 
 // subject is what Events are about, with the last one.

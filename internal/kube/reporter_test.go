@@ -274,8 +274,8 @@ func TestAConditionThatCannotBeWrittenIsTriedAgainLessAndLessOften(t *testing.T)
 			t.Errorf("%d attempts in two minutes, want at least 3", n)
 		}
 		s.after(time.Hour)
-		if n := len(s.conditions()); n > 18 {
-			t.Errorf("%d attempts in an hour, want about one every five minutes", n)
+		if n := len(s.conditions()); n > 24 {
+			t.Errorf("%d attempts in an hour, want about one every four minutes", n)
 		}
 		s.answers(http.StatusOK)
 		s.after(heartbeat + time.Minute)
