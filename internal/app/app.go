@@ -73,7 +73,7 @@ func New(o Options) (*App, error) {
 	if c.RuntimeMetrics {
 		// Without go_memstats_*: two dozen series on every node, for what
 		// process_resident_memory_bytes and go_goroutines tell.
-		o.Registry.MustRegister(collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+		o.Registry.MustRegister(collectors.NewGoCollector(collectors.WithGoCollectorMemStatsMetricsDisabled()), exporter.NewProcess())
 	}
 	a.server, err = web.New(web.Options{
 		Address: c.ListenAddress, ConfigFile: c.WebConfigFile, Gatherer: o.Registry,

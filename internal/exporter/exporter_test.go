@@ -58,7 +58,7 @@ func start(t *testing.T, expect func(context.Context) (identity.Expectation, err
 	a := agent.New(agent.Options{
 		Prober: w, Recorder: w.counters, Expect: read, Logger: slog.New(slog.DiscardHandler),
 		Nodes:    identity.DefaultNodeAccounts(),
-		Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute, ExpectationInterval: 10 * time.Minute,
+		Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute, ExpectationInterval: 15 * time.Minute,
 		ClusterSettings: func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
 			bypass := map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"}
 			return diagnose.Settings{Cilium: diagnose.ConfigMap{State: diagnose.Read, Data: bypass}, DataplaneV2: diagnose.No}
@@ -131,7 +131,7 @@ func TestScrapes(t *testing.T) {
 		live   func(w *world)
 	}{
 		{"start", expected, func(*world) {}},
-		{"match", expected, func(*world) { time.Sleep(2 * time.Minute) }},
+		{"match", expected, func(*world) { time.Sleep(30 * time.Minute) }},
 		{"node_fallback", expected, func(w *world) {
 			time.Sleep(time.Minute)
 			w.observe(from(identity.ServerVM, node))
@@ -246,7 +246,7 @@ func TestEveryCounterIsThereFromTheStart(t *testing.T) {
 func TestTheReferenceIsComplete(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := start(t, expected)
-		time.Sleep(2 * time.Minute)
+		time.Sleep(30 * time.Minute)
 		synctest.Wait()
 		families, err := w.registry.Gather()
 		if err != nil {

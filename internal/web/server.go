@@ -126,8 +126,9 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) routes() http.Handler {
 	m := http.NewServeMux()
 	m.Handle("GET /metrics", newScrapes(promhttp.HandlerFor(s.options.Gatherer, promhttp.HandlerOpts{
-		EnableOpenMetrics: true,
-		ErrorLog:          slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelError),
+		EnableOpenMetrics:  true,
+		DisableCompression: true, // see compress
+		ErrorLog:           slog.NewLogLogger(s.options.Logger.Handler(), slog.LevelError),
 	})))
 	for _, path := range []string{"GET /healthz", "GET /-/healthy"} {
 		m.HandleFunc(path, s.healthy)

@@ -63,7 +63,7 @@ func about() report.About {
 
 // serve runs a server over an agent, which is alive and has probed if o is not
 // nil; adjust may change the options.
-func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *site {
+func serve(t testing.TB, o *identity.Observation, adjust func(*web.Options)) *site {
 	t.Helper()
 	logs := new(bytes.Buffer)
 	counters := exporter.NewCounters()
@@ -114,7 +114,7 @@ func serve(t *testing.T, o *identity.Observation, adjust func(*web.Options)) *si
 	return &site{base: "http://" + s.Addr().String(), stop: stop, logs: logs}
 }
 
-func (s *site) get(t *testing.T, path, accept string) (*http.Response, string) {
+func (s *site) get(t testing.TB, path, accept string) (*http.Response, string) {
 	t.Helper()
 	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.base+path, nil)
 	if err != nil {
@@ -338,5 +338,17 @@ func TestAHangingClientDoesNotDelayTheStop(t *testing.T) {
 	}
 	if _, err := bufio.NewReader(c).ReadByte(); err == nil {
 		t.Error("the connection is still served")
+	}
+}
+
+// It is what a scrape by Prometheus costs both ends.
+func BenchmarkScrape(b *testing.B) {
+	match := from(identity.ServerGKE, app, "GKE Metadata Server")
+	s := serve(b, &match, nil)
+	b.ReportAllocs()
+	for b.Loop() {
+		if res, _ := s.get(b, "/metrics", ""); res.StatusCode != http.StatusOK {
+			b.Fatal(res.Status)
+		}
 	}
 }
