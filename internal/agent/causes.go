@@ -45,11 +45,11 @@ const (
 
 // causes is what the loop knows of why the verdict is as it is.
 type causes struct {
-	settings diagnose.Settings
-	claims   identity.Claims
-	readAt   time.Time // when these two were read as a whole, zero if never
-	nextRead time.Time // when they are read again, if nothing is wrong
-	unanswered int // reads in a row without all answers
+	settings   diagnose.Settings
+	claims     identity.Claims
+	readAt     time.Time // when these two were read as a whole, zero if never
+	nextRead   time.Time // when they are read again, if nothing is wrong
+	unanswered int       // reads in a row without all answers
 	// refreshed is when those were read that a risk or a suspicion rests on, and unchanged
 	// how many such reads in a row found what was known.
 	refreshed time.Time

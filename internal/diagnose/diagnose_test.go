@@ -285,3 +285,13 @@ func causes(findings []diagnose.Finding) []diagnose.Cause {
 	}
 	return list
 }
+
+func BenchmarkDiagnose(b *testing.B) {
+	f := facts(fallback(vm), cilium("enable-bpf-masquerade", "true", "kube-proxy-replacement", "true"), started(time.Hour), version("v1.20.2"))
+	b.ReportAllocs()
+	for b.Loop() {
+		if d := diagnose.Diagnose(f); len(d.Suspects) == 0 {
+			b.Fatal(d)
+		}
+	}
+}

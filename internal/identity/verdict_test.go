@@ -311,3 +311,19 @@ func TestWhatIsNoIdentityIsShownWithoutACredential(t *testing.T) {
 		t.Errorf("%+v, %v: want it without the credential", e, err)
 	}
 }
+
+func BenchmarkJudge(b *testing.B) {
+	asked := identity.Request{Origin: identity.Asked, Genuine: true}
+	o := identity.Observation{
+		Email:  identity.Email{Request: asked, Identity: "app@project.iam.gserviceaccount.com"},
+		Token:  identity.Token{Request: asked, Type: "Bearer", Lifetime: time.Hour},
+		Server: identity.Responder{Request: asked, Server: identity.ServerGKE},
+	}
+	expected, nodes := identity.Expect("app@project.iam.gserviceaccount.com"), identity.DefaultNodeAccounts()
+	b.ReportAllocs()
+	for b.Loop() {
+		if v := identity.Judge(expected, nodes, o); v.State != identity.Match {
+			b.Fatal(v)
+		}
+	}
+}

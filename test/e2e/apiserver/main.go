@@ -1,0 +1,79 @@
+// Command apiserver measures what thousands of agents are for a Kubernetes API server:
+// the real loop, schedule and client of each, with its own connections, against the
+// server of KUBECONFIG, while the metadata server is made up.
+//
+// The agents begin as a rolling update starts them. Then nothing happens for a while;
+// all nodes fail at once, and recover; nobody reaches the API server; and all fail
+// again while it rejects their requests (429).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+)
+
+func main() {
+	o := options{}
+	flag.IntVar(&o.agents, "agents", 15000, "how many agents")
+	flag.Float64Var(&o.starts, "starts", 33, "how many of them start each second")
+	flag.DurationVar(&o.settle, "settle", 31*time.Minute, "from the last start until all is steady")
+	flag.DurationVar(&o.steady, "steady", 15*time.Minute, "how long nothing happens")
+	flag.DurationVar(&o.failure, "failure", 3*time.Minute, "how long each failure lasts, and how long is waited afterwards")
+	flag.StringVar(&o.picture, "picture", "", "file for the requests over time, as SVG")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, o); err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "apiserver:", err)
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	agents                  int
+	starts                  float64
+	settle, steady, failure time.Duration
+	picture                 string
+}
+
+func run(ctx context.Context, o options) error {
+	c, err := newCluster(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.close()
+	f := newFleet(c)
+	m := newMeasurement(ctx, c, f)
+	m.phase("rollout", func() error { return f.start(ctx, o.agents, o.starts) })
+	m.phase("until all have read the settings", func() error { return wait(ctx, o.settle) })
+	m.phase("nothing happens", func() error { return wait(ctx, o.steady) })
+	m.phase("all nodes fail", func() error { f.fails(true); return wait(ctx, o.failure) })
+	m.phase("all recover", func() error { f.fails(false); return wait(ctx, o.failure) })
+	m.phase("nobody reaches the API server", func() error { c.cut(true); return wait(ctx, o.failure) })
+	m.phase("it is back", func() error { c.cut(false); return wait(ctx, o.failure) })
+	m.phase("it rejects all requests (429)", func() error { return errors.Join(c.reject(ctx, true), wait(ctx, 10*time.Second)) })
+	m.phase("all nodes fail then", func() error { f.fails(true); return wait(ctx, o.failure) })
+	m.phase("it answers again", func() error { return errors.Join(c.reject(ctx, false), wait(ctx, o.failure)) })
+	if m.err != nil {
+		return m.err
+	}
+	m.table(os.Stdout)
+	if o.picture == "" {
+		return nil
+	}
+	return m.draw(o.picture)
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
