@@ -1,8 +1,8 @@
 package diagnose
 
 import (
-	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -314,4 +314,12 @@ func (f Facts) configuredBy() string {
 }
 
 // quote shows a value from outside, as much of it as an email may have.
-func quote(s string) string { return fmt.Sprintf("%q", foreign.Text(s, 128)) }
+func quote(s string) string {
+	const most = 128
+	for limit := most; ; limit -= 8 {
+		// Quotation marks in it are escaped, which makes it up to twice as long.
+		if quoted := strconv.Quote(foreign.Text(s, limit)); len(quoted) <= most+2 {
+			return quoted
+		}
+	}
+}
