@@ -13,8 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"gonum.org/v1/plot/plotter"
 	"sigs.k8s.io/yaml"
 
+	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/curve"
 	"github.com/workload-identity-exporter/workload-identity-exporter/test/e2e/program"
 )
 
@@ -106,8 +108,7 @@ func evaluate(b *testing.B, f *feed, lasts time.Duration, all bool) {
 		feed(time.Now().Truncate(time.Second))
 	}
 	fmt.Printf("%d series, %d samples sent in %.0f s\n", f.series, f.samples, time.Since(began).Seconds())
-	groups, rules := map[string][]float64{}, map[string][]float64{}
-	seen := map[string]time.Time{}
+	took := newTimes()
 	late := time.Duration(0)
 	for until := time.Now().Add(lasts); time.Now().Before(until); {
 		feed(time.Now().Add(time.Second).Truncate(time.Second))
@@ -115,19 +116,7 @@ func evaluate(b *testing.B, f *feed, lasts time.Duration, all bool) {
 		if time.Now().Unix()%5 != 0 {
 			continue // to ask costs as well
 		}
-		for _, g := range evaluations(b, address) {
-			if g.LastEvaluation.Equal(seen[g.Name]) || g.LastEvaluation.Before(end) {
-				continue
-			}
-			seen[g.Name] = g.LastEvaluation
-			groups[g.Name] = append(groups[g.Name], g.EvaluationTime)
-			for _, r := range g.Rules {
-				if r.Health == "err" {
-					b.Errorf("%s: %s", r.Name, r.LastError)
-				}
-				rules[r.Name] = append(rules[r.Name], r.EvaluationTime)
-			}
-		}
+		took.note(b, address, end)
 	}
 	page, err := program.Get(b.Context(), "http://"+address+"/metrics")
 	if err != nil {
@@ -135,13 +124,106 @@ func evaluate(b *testing.B, f *feed, lasts time.Duration, all bool) {
 	}
 	fmt.Printf("Prometheus: %.0f MiB resident, %.0f series, %s of WAL; the feed was %s late at most\n", value(page, "process_resident_memory_bytes")/(1<<20),
 		value(page, "prometheus_tsdb_head_series"), size(filepath.Join(folder, "wal")), late.Round(time.Millisecond))
-	for _, name := range slices.Sorted(maps.Keys(groups)) {
-		fmt.Printf("| %s | %.3f s | %.3f s | %d |\n", name, middle(groups[name]), slices.Max(groups[name]), len(groups[name]))
+	took.print()
+	b.ReportMetric(middle(took.groups[pagingGroup]), "s/paging")
+}
+
+// times are how long the groups and the rules took, each time.
+type times struct {
+	groups, rules map[string][]float64
+	seen          map[string]time.Time
+}
+
+func newTimes() *times {
+	return &times{map[string][]float64{}, map[string][]float64{}, map[string]time.Time{}}
+}
+
+// note takes what Prometheus says of the evaluations since it was asked before.
+func (t *times) note(b *testing.B, address string, since time.Time) {
+	b.Helper()
+	for _, g := range evaluations(b, address) {
+		if g.LastEvaluation.Equal(t.seen[g.Name]) || g.LastEvaluation.Before(since) {
+			continue
+		}
+		t.seen[g.Name] = g.LastEvaluation
+		t.groups[g.Name] = append(t.groups[g.Name], g.EvaluationTime)
+		for _, r := range g.Rules {
+			if r.Health == "err" {
+				b.Errorf("%s: %s", r.Name, r.LastError)
+			}
+			t.rules[r.Name] = append(t.rules[r.Name], r.EvaluationTime)
+		}
 	}
-	b.ReportMetric(middle(groups[pagingGroup]), "s/paging")
-	names := slices.SortedFunc(maps.Keys(rules), func(a, b string) int { return cmp.Compare(middle(rules[b]), middle(rules[a])) })
+}
+
+// print prints how long the groups took, and the slowest rules.
+func (t *times) print() {
+	for _, name := range slices.Sorted(maps.Keys(t.groups)) {
+		fmt.Printf("| %s | %.3f s | %.3f s | %d |\n", name, middle(t.groups[name]), slices.Max(t.groups[name]), len(t.groups[name]))
+	}
+	names := slices.SortedFunc(maps.Keys(t.rules), func(a, b string) int { return cmp.Compare(middle(t.rules[b]), middle(t.rules[a])) })
 	for _, name := range names[:min(len(names), 24)] {
-		fmt.Printf("| %s | %.3f s |\n", name, middle(rules[name]))
+		fmt.Printf("| %s | %.3f s |\n", name, middle(t.rules[name]))
+	}
+}
+
+// BenchmarkGroups has all committed rules evaluated by a Prometheus that has the series of
+// so many nodes and their Pods already, and ingests nothing: what it costs to keep them is
+// not in the time. It draws both groups over the number of nodes.
+func BenchmarkGroups(b *testing.B) {
+	var paging, dashboards plotter.XYs
+	for _, size := range []struct {
+		nodes   int
+		failing float64
+	}{{1_000, 0.01}, {5_000, 0.01}, {10_000, 0.01}, {15_000, 0.01}, {15_000, 0}, {15_000, 1}} {
+		b.Run(fmt.Sprintf("nodes=%d/failing=%g%%", size.nodes, 100*size.failing), func(b *testing.B) {
+			for b.Loop() {
+				// The data end when Prometheus begins.
+				lasts := 30*time.Second + time.Duration(size.nodes)*12*time.Millisecond
+				f := &fleet{t: b, end: time.Now().Add(lasts).Truncate(time.Second)}
+				folder := filepath.Join(b.TempDir(), "data")
+				f.write(folder, func() {
+					f.cluster("large", size.nodes, func(i int) string {
+						switch {
+						case size.failing == 1:
+							return "node_fallback"
+						case float64(i) < size.failing*float64(size.nodes):
+							return ills[i%len(ills)]
+						}
+						return ""
+					})
+				})
+				if time.Now().After(f.end.Add(30 * time.Second)) {
+					b.Fatalf("it took %s longer than expected to write the series", time.Since(f.end))
+				}
+				time.Sleep(time.Until(f.end))
+				address := startPrometheus(b, folder, map[string]any{
+					"global": map[string]any{"evaluation_interval": "1m"}, "rule_files": []string{ruleFile(b, true)},
+				}, "--storage.tsdb.retention.time=10y")
+				took := newTimes()
+				for until := time.Now().Add(100 * time.Second); time.Now().Before(until); time.Sleep(time.Second) {
+					took.note(b, address, f.end)
+				}
+				took.print()
+				page, dashboard := middle(took.groups[pagingGroup]), middle(took.groups[pagingGroup+".dashboards"])
+				b.ReportMetric(page, "s/paging")
+				b.ReportMetric(dashboard, "s/dashboards")
+				if size.failing == 0.01 {
+					paging = append(paging, plotter.XY{X: float64(size.nodes), Y: page})
+					dashboards = append(dashboards, plotter.XY{X: float64(size.nodes), Y: dashboard})
+				}
+			}
+		})
+	}
+	if os.Getenv("PICTURE") == "" || len(paging) == 0 {
+		return
+	}
+	err := curve.Picture{
+		Title: "Evaluation of the rules, one node in a hundred failing", X: "nodes", Y: "seconds",
+		Lines: []curve.Line{{Name: "dashboards, each minute", Points: dashboards, Dots: true}, {Name: "paging, each 10 s", Points: paging, Dots: true}},
+	}.Write(os.Getenv("PICTURE"))
+	if err != nil {
+		b.Fatal(err)
 	}
 }
 
