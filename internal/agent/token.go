@@ -13,13 +13,28 @@ type token struct {
 	at      time.Time
 	expires time.Time // wall clock, zero if that is not known
 	of      identity.Identity
+	// throttled is how many answers in a row said that there are too many requests.
+	throttled int
 }
+
+const (
+	// throttledAtOnce are the throttled answers in a row after which the token is asked for
+	// less often: as many as it takes to state that.
+	throttledAtOnce = 3
+	// throttledProbes is how many probes one of them asks for a token then, at last.
+	throttledProbes = 6
+)
 
 // due reports whether the next probe must ask for a token: so early that a
 // token is never taken for granted for longer than the interval, nor beyond its
-// expiry, if that is known.
+// expiry, if that is known. Where there are too many requests for tokens (429), it asks
+// less and less often: each is one more, of this node's Pods or of all whom the quota of
+// IAM and STS is for.
 func (t *token) due(o Options) bool {
 	age := time.Since(t.at) + o.Interval
+	if n := t.throttled - throttledAtOnce; n >= 0 {
+		return age > o.Interval*time.Duration(min(2<<min(n, 4), throttledProbes))
+	}
 	return !t.answer.OK() || age > o.TokenInterval || t.answer.Lifetime > 0 && age > t.answer.Lifetime
 }
 
@@ -44,5 +59,10 @@ func (t *token) keep(o identity.Observation, wall time.Time) {
 	}
 	if o.Email.OK() {
 		t.of = o.Email.Identity
+	}
+	if f := o.Token.Failure; f != nil && f.Reason == identity.Throttled {
+		t.throttled++
+	} else {
+		t.throttled = 0
 	}
 }

@@ -51,6 +51,49 @@ func TestATokenIsAskedForEachTime(t *testing.T) {
 	})
 }
 
+// Each request for a token is one of too many, of the node's Pods or of all whom a quota
+// is for. The email costs nobody anything.
+func TestAThrottledTokenIsAskedForLessAndLessOften(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Minute)
+		throttled := gke(app)
+		throttled.Token = identity.Token{Request: failed(identity.Throttled)}
+		began := time.Now()
+		w.answers(throttled)
+		w.after(2 * time.Minute)
+		w.wants(t, identity.Unavailable)
+		probes, tokens := len(w.probes), len(w.tokenProbes)
+		for range 60 {
+			w.after(interval)
+			if got, want := w.suspects(), "proves throttled"; w.Snapshot().Verdict.State != identity.Unavailable || got != want {
+				t.Fatalf("%s with the suspects %v, want unavailable with %v also where no token was asked for", w.Snapshot().Verdict.State, got, want)
+			}
+		}
+		if n := len(w.tokenProbes) - tokens; n < 9 || n > 11 {
+			t.Errorf("%d requests for a token in ten minutes, want one a minute: %v", n, w.tokenProbes)
+		}
+		if n := len(w.probes) - probes; n < 60 {
+			t.Errorf("%d probes in ten minutes, want as many as ever", n)
+		}
+		var first int
+		for _, at := range w.tokenProbes {
+			if d := at.Sub(began); d > 0 && d < 2*time.Minute {
+				first++
+			}
+		}
+		if first > 7 {
+			t.Errorf("%d requests for a token in the first two minutes, want three to state it, and then after 20, 40 and 60 seconds", first)
+		}
+		w.answers(gke(app))
+		w.after(70 * time.Second)
+		w.wants(t, identity.Match)
+		w.answers(vm(customSA)) // it is looked at once a minute no more
+		w.after(interval + time.Second)
+		w.wants(t, identity.NodeFallback)
+	})
+}
+
 // Its server need not say how long a token lives.
 func TestATokenOfUnknownLifetimeIsAskedForOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

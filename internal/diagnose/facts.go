@@ -277,14 +277,14 @@ func (f Facts) podUnrecognised() bool {
 		endpoint == identity.EndpointEmail && failure.Reason == identity.ServerError && f.Observation.Email.Proxy == ""
 }
 
-// failure is the failed request that the verdict rests on, if the last probe had
-// it too; nil otherwise.
+// failure is the failed request that the verdict rests on, if the last probe had it too,
+// or did not ask since there are too many requests for tokens; nil otherwise.
 func (f Facts) failure() (identity.Endpoint, *identity.Failure) {
 	email, token := f.Observation.Email, f.Observation.Token
 	switch {
 	case f.in(identity.Unavailable) && email.Live() && email.Failure != nil:
 		return identity.EndpointEmail, email.Failure
-	case f.in(identity.Unavailable, identity.TokenDenied) && token.Live() && token.Failure != nil:
+	case f.in(identity.Unavailable, identity.TokenDenied) && token.Failure != nil && (token.Live() || token.Failure.Reason == identity.Throttled):
 		return identity.EndpointToken, token.Failure
 	}
 	return "", nil
