@@ -56,7 +56,7 @@ pack-test = $(call pack,$(1),workload-identity-exporter.local/$(1):test,$(3),$$(
 # make fuzz does 1/FUZZ_SHARE of the executions, of FUZZ_TARGET alone if it is set.
 FUZZ_SHARE ?= 1
 PLUGINS := $(foreach system,linux darwin windows,$(foreach architecture,amd64 arm64,bin/plugin/$(system)_$(architecture)))
-.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools faults soak verify lint generate bench bench-prometheus bench-apiserver flame fuzz e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
+.PHONY: help build plugin plugins $(PLUGINS) image image-tar release reproduce demo test test-alerts test-tools faults soak verify lint generate bench bench-prometheus bench-apiserver bench-metadata flame fuzz e2e-datapath e2e-cluster e2e-scrape e2e-page e2e-dashboards e2e-pressure e2e-web pictures pictures-dashboards chromium clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -172,6 +172,9 @@ generate: ## Render the alert rules and dashboards, and write the generated part
 
 bench-prometheus: $(PROMETHEUS) ## Have Prometheus evaluate the rules of up to 65,000 nodes, and answer each query of the dashboards on 15,000 (an hour; BENCH=Rules/paging chooses)
 	cd test/e2e && PROMETHEUS=$(PROMETHEUS) $(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime 1x -timeout 3h ./dashboards
+
+bench-metadata: build ## Count what the exporter asks of a metadata server, well and throttled (5 minutes)
+	$(GO) run ./test/bench -metadata
 
 bench-apiserver: ## Run 15,000 agents for an hour and a half against the API server of the test cluster that KUBECONFIG names, and draw what they ask (AGENTS=1500)
 	cd test/e2e && $(GO) run ./apiserver -agents $(or $(AGENTS),15000) -picture $(CURDIR)/docs/images/api-server.svg

@@ -223,6 +223,10 @@ func (a *Agent) probe(ctx context.Context) (identity.Observation, identity.Verdi
 			o = a.ask(ctx, true)
 		}
 	}
+	if !o.Token.Live() && a.token.withoutEmail && o.Email.OK() {
+		// What both failed for has passed.
+		o = a.ask(ctx, true)
+	}
 	if f := o.Server.Failure; !o.Token.Live() && f != nil && f.Reason == identity.NotFound {
 		// Any server may answer so, and only a token can now tell whether it is a metadata server.
 		o = a.ask(ctx, true)

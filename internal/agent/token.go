@@ -15,6 +15,8 @@ type token struct {
 	of      identity.Identity
 	// throttled is how many answers in a row said that there are too many requests.
 	throttled int
+	// withoutEmail: the server did not give the email then, either.
+	withoutEmail bool
 }
 
 const (
@@ -60,6 +62,7 @@ func (t *token) keep(o identity.Observation, wall time.Time) {
 	if o.Email.OK() {
 		t.of = o.Email.Identity
 	}
+	t.withoutEmail = !o.Email.OK()
 	if f := o.Token.Failure; f != nil && f.Reason == identity.Throttled {
 		t.throttled++
 	} else {

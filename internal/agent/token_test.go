@@ -94,6 +94,21 @@ func TestAThrottledTokenIsAskedForLessAndLessOften(t *testing.T) {
 	})
 }
 
+// Where nothing was answered, the email tells that the server answers again.
+func TestWhatWasThrottledAltogetherIsWellAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := start(t, nil)
+		w.after(time.Minute)
+		all := failed(identity.Throttled)
+		w.answers(identity.Observation{Email: identity.Email{Request: all}, Token: identity.Token{Request: all}, Server: identity.Responder{Request: all, Server: identity.ServerUnknown}})
+		w.after(10 * time.Minute)
+		w.wants(t, identity.Unavailable)
+		w.answers(gke(app))
+		w.after(interval + time.Second)
+		w.wants(t, identity.Match)
+	})
+}
+
 // Its server need not say how long a token lives.
 func TestATokenOfUnknownLifetimeIsAskedForOnceAMinute(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -45,6 +45,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	duration := flags.Duration("duration", 120*time.Second, "how long to measure, from 2s up")
 	warmUp := flags.Duration("warmup", 5*time.Second, "how long the programs run before that, from 2s up")
 	names := flags.String("programs", exporterName+","+floorName+","+blackboxName, "the programs to measure, separated by commas")
+	metadata := flags.Bool("metadata", false, "measure instead what the exporter asks of the metadata server, with its default intervals")
 	paths := map[string]*string{
 		exporterName: flags.String(exporterName, "bin/workload-identity-exporter", "path of the exporter"),
 		floorName:    flags.String(floorName, "bin/floor", "path of the floor program, built from test/bench/floor"),
@@ -55,6 +56,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	}
 	if least := 2 * interval; *duration < least || *warmUp < least {
 		return fmt.Errorf("-duration and -warmup must be %s or longer", least)
+	}
+	if *metadata {
+		return askMetadata(ctx, *paths[exporterName], *duration, stdout)
 	}
 	var programs []program
 	for name := range strings.SplitSeq(*names, ",") {
