@@ -397,7 +397,7 @@ func TestAnEventThatCannotBeWrittenIsWrittenLater(t *testing.T) {
 			t.Errorf("%d attempts in ten minutes, want some, less and less often", attempts)
 		}
 		s.answers(http.StatusCreated)
-		s.after(10 * time.Minute)
+		s.after(16 * time.Minute)
 		if n := len(s.written) - attempts; n != 2 {
 			t.Errorf("%d writes when the API server is back, want one about the Node and one about the Pod", n)
 		}

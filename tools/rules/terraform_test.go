@@ -345,21 +345,40 @@ func TestLiteralsAreKeptFromTerraform(t *testing.T) {
 	}
 }
 
-// docs/gmp.md drops what nobody asks for.
+// docs/gmp.md drops what nobody asks for, and more of what no page is for.
 func TestNobodyAsksForWhatMayBeDropped(t *testing.T) {
-	list := regexp.MustCompile(`regex: workload_identity_\(([\w|]+)\)`).FindStringSubmatch(string(read(t, "docs/gmp.md")))
-	if list == nil {
-		t.Fatal("docs/gmp.md drops nothing")
+	list := regexp.MustCompile(`(?m)^    regex: (.+)$`).FindAllStringSubmatch(string(read(t, "docs/gmp.md")), -1)
+	if len(list) != 2 {
+		t.Fatalf("docs/gmp.md drops %d lists of metrics, want two", len(list))
 	}
-	asking := []string{"alerts/workload-identity.rules.yaml", gmpRules, "dashboards/workload-identity-fleet.json", "dashboards/workload-identity-cluster.json", "dashboards/workload-identity-node.json"}
-	for name := range strings.SplitSeq(list[1], "|") {
-		if !slices.Contains(exported(t), "workload_identity_"+name) {
-			t.Errorf("no agent exports %s", name)
-		}
-		for _, path := range asking {
-			if strings.Contains(string(read(t, path)), "workload_identity_"+name) {
-				t.Errorf("%s asks for %s", path, name)
+	all := []string{"alerts/workload-identity.rules.yaml", gmpRules, "dashboards/workload-identity-fleet.json", "dashboards/workload-identity-cluster.json", "dashboards/workload-identity-node.json"}
+	whole := string(read(t, "alerts/workload-identity.rules.yaml"))
+	paging, _, found := strings.Cut(whole, "- name: workload-identity.tickets")
+	if !found || !strings.Contains(paging, "severity: critical") || strings.Contains(paging, "severity: warning") {
+		t.Fatal("the group that pages does not come first, or does not page alone")
+	}
+	for i, drops := range list {
+		pattern := regexp.MustCompile("^(?:" + drops[1] + ")$")
+		dropped := 0
+		for _, name := range exported(t) {
+			if !pattern.MatchString(name) {
+				continue
 			}
+			dropped++
+			if i == 1 {
+				if strings.Contains(paging, name) {
+					t.Errorf("what pages asks for %s", name)
+				}
+				continue
+			}
+			for _, path := range all {
+				if strings.Contains(string(read(t, path)), name) {
+					t.Errorf("%s asks for %s", path, name)
+				}
+			}
+		}
+		if want := []int{4, 10}[i]; dropped != want {
+			t.Errorf("%s drops %d metrics of the agent, want %d", drops[1], dropped, want)
 		}
 	}
 }
