@@ -172,6 +172,9 @@ func FuzzWire(f *testing.F) {
 	f.Add([]byte("\x16\x03\x01"), []byte("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"), []byte{}, []byte{}, uint16(0))
 	f.Add(ok(string(fuzzed)+"\x00"), ok("\ufeff{}"), ok("projects//machineTypes/"), []byte{}, uint16(0))
 	f.Fuzz(func(t *testing.T, email, token, machine, claims []byte, manner uint16) {
+		if leaks(string(bytes.Join([][]byte{email, token, machine, claims}, nil))) != "" {
+			t.Skip("a part of the secret without the mark, as of an earlier corpus")
+		}
 		synctest.Test(t, func(t *testing.T) {
 			w := &wire{
 				answers: map[string][]byte{"email": planted(email), "token": planted(token), "machine-type": planted(machine), "identity": planted(claims)},
