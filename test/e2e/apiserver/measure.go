@@ -124,7 +124,7 @@ func (m *measurement) draw(file string) error {
 	}
 	p := curve.Picture{
 		Title: fmt.Sprintf("Requests of %d agents to the API server", len(m.fleet.agents)), X: "minutes", Y: "requests each second, over 10 s",
-		Lines: []curve.Line{{Name: "all requests", Points: points}},
+		Lines: []curve.Line{{Name: "all requests", Points: points}}, LogY: true,
 	}
 	for _, phase := range m.phases {
 		p.Marks = append(p.Marks, curve.Mark{Name: phase.name, X: float64(phase.from) / 60})

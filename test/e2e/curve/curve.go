@@ -32,8 +32,8 @@ type Picture struct {
 	Title, X, Y string
 	Lines       []Line
 	Marks       []Mark
-	// LogX: the axis x is logarithmic.
-	LogX bool
+	// LogX, LogY: the axis is logarithmic. What is less than 1 is drawn as 1 then.
+	LogX, LogY bool
 }
 
 // colours can be told apart by those who are colour-blind (Okabe and Ito).
@@ -52,15 +52,25 @@ func (p Picture) Write(file string) error {
 	if p.LogX {
 		drawn.X.Scale, drawn.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{}
 	}
+	if p.LogY {
+		drawn.Y.Scale, drawn.Y.Tick.Marker, drawn.Y.Min = plot.LogScale{}, plot.LogTicks{}, 1
+	}
 	most := 0.0
 	for i, l := range p.Lines {
+		if p.LogY {
+			for i := range l.Points {
+				l.Points[i].Y = max(l.Points[i].Y, 1)
+			}
+		}
 		line, err := plotter.NewLine(l.Points)
 		if err != nil {
 			return fmt.Errorf("draw %s: %w", l.Name, err)
 		}
 		line.Color, line.Width = colours[i%len(colours)], vg.Points(1.2)
 		drawn.Add(line)
-		drawn.Legend.Add(l.Name, line)
+		if len(p.Lines) > 1 {
+			drawn.Legend.Add(l.Name, line)
+		}
 		if l.Dots {
 			dots, err := plotter.NewScatter(l.Points)
 			if err != nil {
@@ -74,7 +84,7 @@ func (p Picture) Write(file string) error {
 		}
 	}
 	for _, m := range p.Marks {
-		line, err := plotter.NewLine(plotter.XYs{{X: m.X}, {X: m.X, Y: most}})
+		line, err := plotter.NewLine(plotter.XYs{{X: m.X, Y: drawn.Y.Min}, {X: m.X, Y: most}})
 		if err != nil {
 			return fmt.Errorf("draw %s: %w", m.Name, err)
 		}
