@@ -197,8 +197,12 @@ func anchors(text string) []string {
 func TestMetricsOfRunbooksExist(t *testing.T) {
 	known := exported(t)
 	for _, p := range pages(t) {
-		for _, m := range regexp.MustCompile(`(?:^|[^-\w])(workload_identity[_:][\w:]+)`).FindAllStringSubmatch(p.text, -1) { // but for kubectl-workload_identity
-			if name := m[1]; !slices.Contains(known, name) && name != "workload_identity_provider:" { // of an action of GitHub
+		for _, m := range regexp.MustCompile(`(?:^|[^-\w])(workload_identity[_:][\w:]+)(\.\*)?`).FindAllStringSubmatch(p.text, -1) { // but for kubectl-workload_identity
+			name := m[1]
+			if m[2] != "" && slices.ContainsFunc(known, func(k string) bool { return strings.HasPrefix(k, name) }) {
+				continue // the beginning of names
+			}
+			if !slices.Contains(known, name) && name != "workload_identity_provider:" { // of an action of GitHub
 				t.Errorf("%s names %s, which is neither exported nor recorded", p.path, name)
 			}
 		}
