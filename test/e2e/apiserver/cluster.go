@@ -64,10 +64,10 @@ func newCluster(ctx context.Context) (*cluster, error) {
 	if err := c.prepare(ctx); err != nil {
 		return nil, errors.Join(err, c.remove())
 	}
-	if c.relay, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+	if c.relay, err = (&net.ListenConfig{}).Listen(ctx, "tcp", "127.0.0.1:0"); err != nil {
 		return nil, errors.Join(err, c.remove())
 	}
-	go c.serve()
+	go c.serve(ctx)
 	if err := c.mount(ctx, config); err != nil {
 		c.close()
 		return nil, err
@@ -157,7 +157,7 @@ func (c *cluster) mount(ctx context.Context, config *rest.Config) error {
 	}
 	return errors.Join(
 		os.WriteFile(filepath.Join(c.credentials, "token"), []byte(token.Status.Token), 0o600),
-		os.WriteFile(filepath.Join(c.credentials, "ca.crt"), config.CAData, 0o600),
+		os.WriteFile(filepath.Join(c.credentials, "ca.crt"), config.CAData, 0o600), //nolint:gosec // the folder is ours
 	)
 }
 
@@ -172,7 +172,7 @@ func (c *cluster) close() {
 }
 
 // serve relays connections until the listener is closed.
-func (c *cluster) serve() {
+func (c *cluster) serve(ctx context.Context) {
 	for {
 		from, err := c.relay.Accept()
 		if err != nil {
@@ -189,18 +189,18 @@ func (c *cluster) serve() {
 			_ = from.Close()
 			continue
 		}
-		go c.join(from)
+		go c.join(ctx, from)
 	}
 }
 
-func (c *cluster) join(from net.Conn) {
+func (c *cluster) join(ctx context.Context, from net.Conn) {
 	defer func() {
 		_ = from.Close()
 		c.mu.Lock()
 		delete(c.open, from)
 		c.mu.Unlock()
 	}()
-	to, err := net.Dial("tcp", c.server)
+	to, err := (&net.Dialer{}).DialContext(ctx, "tcp", c.server)
 	if err != nil {
 		return
 	}

@@ -28,7 +28,6 @@ func ignoreNotFound(err error) error {
 // fleet is the agents of a cluster.
 type fleet struct {
 	cluster *cluster
-	running sync.WaitGroup
 	failing atomic.Bool
 	agents  []*agent.Agent
 

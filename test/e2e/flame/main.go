@@ -41,8 +41,9 @@ func main() {
 	picture := flag.String("picture", "", "file for the flame graph, as SVG")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *exporters, *lasts, *picture); err != nil {
+	err := run(ctx, *exporters, *lasts, *picture)
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "flame:", err)
 		os.Exit(1)
 	}
