@@ -175,8 +175,13 @@ func (c *cluster) close() {
 func (c *cluster) serve(ctx context.Context) {
 	for {
 		from, err := c.relay.Accept()
-		if err != nil {
+		if errors.Is(err, net.ErrClosed) {
 			return
+		}
+		if err != nil { // too many files are open
+			fmt.Fprintln(os.Stderr, "apiserver:", err)
+			time.Sleep(time.Second)
+			continue
 		}
 		c.mu.Lock()
 		c.opened++

@@ -1,4 +1,4 @@
-// Command apiserver measures what thousands of agents are for a Kubernetes API server:
+// Command apiserver measures what many agents are for a Kubernetes API server:
 // the real loop, schedule and client of each, with its own connections, against the
 // server of KUBECONFIG, while the metadata server is made up.
 //
@@ -19,11 +19,11 @@ import (
 
 func main() {
 	o := options{}
-	flag.IntVar(&o.agents, "agents", 15000, "how many agents")
-	flag.Float64Var(&o.starts, "starts", 33, "how many of them start each second")
-	flag.DurationVar(&o.settle, "settle", 31*time.Minute, "from the last start until all is steady")
-	flag.DurationVar(&o.steady, "steady", 15*time.Minute, "how long nothing happens")
-	flag.DurationVar(&o.failure, "failure", 3*time.Minute, "how long each failure lasts, and how long is waited afterwards")
+	flag.IntVar(&o.agents, "agents", 1500, "how many agents")
+	flag.Float64Var(&o.starts, "starts", 10, "how many of them start each second")
+	flag.DurationVar(&o.settle, "settle", 30*time.Minute+30*time.Second, "from the last start until all is steady")
+	flag.DurationVar(&o.steady, "steady", 5*time.Minute, "how long nothing happens")
+	flag.DurationVar(&o.failure, "failure", time.Minute, "how long each failure lasts, and how long is waited afterwards")
 	flag.StringVar(&o.picture, "picture", "", "file for the requests over time, as SVG")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -90,7 +90,7 @@ func (m *measurement) table(w io.Writer) {
 		failed := map[kube.Reason]int{}
 		for i := p.from; i < min(p.to, len(rates)); i++ {
 			all += rates[i]
-			if i+over <= len(rates) {
+			if i+over <= min(p.to, len(rates)) {
 				most = max(most, sum(rates[i:i+over])/over)
 			}
 			for r, n := range m.fleet.requests[i] {
