@@ -53,8 +53,8 @@ func (f form) execute(source string) (string, error) {
 		"suspects":        f.suspects,
 		"suspectsCluster": f.suspectsCluster,
 		"endSuspects":     func() string { return f.text("{{ end }}") },
-		"titled":          titled,
-		"firstStep":       firstStep,
+		"titled":          func(state identity.State) string { return f.titled("$labels.cause", state) },
+		"firstStep":       func(state identity.State) string { return f.firstStep("$labels.cause", state) },
 		"runbook":         func(alert string) string { return fmt.Sprint(f.values["runbooks"]) + "/" + alert + ".md" },
 		"dashboard":       f.dashboard,
 	}).Parse(source)
@@ -247,8 +247,8 @@ func (f form) count(state string) string {
 func (f form) suspects(state identity.State) string {
 	query := "group by (cause) (last_over_time(workload_identity_suspected_cause{" + f.selector() + "node=%q}[" + fmt.Sprint(f.values["memory"]) + "]))"
 	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`$labels.node | query | sortByLabel "cause" }}Suspected: `+
-		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}{{ $s.Labels.cause`+titled(state)+` }}{{ end }}.`+"\n            "+
-		`First: {{ if eq (len .) 1 }}{{ (. | first).Labels.cause`+firstStep(state)+` }}{{ else }}tell them apart by the runbook.{{ end }}`+
+		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}`) + f.titled("$s.Labels.cause", state) + f.text(`{{ end }}.`+"\n            "+
+		`First: {{ if eq (len .) 1 }}{{ $cause := (. | first).Labels.cause }}`) + f.firstStep("$cause", state) + f.text(`{{ else }}tell them apart by the runbook.{{ end }}`+
 		"{{ else }}Likely cause: ")
 }
 
@@ -257,32 +257,34 @@ func (f form) suspects(state identity.State) string {
 func (f form) suspectsCluster(state identity.State) string {
 	query := "topk(3, count by (cause) (group by (node, instance, cause) (last_over_time(workload_identity_suspected_cause{" + f.selector() + "cause!=\\\"\\\"}[" + fmt.Sprint(f.values["memory"]) + "]))))"
 	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`| query }}{{ range $i, $s := . }}`+
-		`{{ if $i }} Also suspected: {{ else }}Suspected: {{ end }}{{ $s.Labels.cause`+titled(state)+` }}, on {{ $s.Value }} node{{ if ne $s.Value 1.0 }}s{{ end }}.`+
-		`{{ if not $i }}`+"\n            "+`First: {{ $s.Labels.cause`+firstStep(state)+` }}{{ end }}{{ end }}`+
+		`{{ if $i }} Also suspected: {{ else }}Suspected: {{ end }}`) + f.titled("$s.Labels.cause", state) + f.text(`, on {{ $s.Value }} node{{ if ne $s.Value 1.0 }}s{{ end }}.`+
+		`{{ if not $i }}`+"\n            "+`First: `) + f.firstStep("$s.Labels.cause", state) + f.text(`{{ end }}{{ end }}`+
 		"{{ else }}Likely cause: ")
 }
 
-// titled continues an action of Prometheus's templates that gives the label of a cause:
-// it puts the title for people before it, for the causes that explain the state. What is
-// no such cause stays as it is.
-func titled(state identity.State) string {
-	return renamed(state, func(g diagnose.Guide) string { return g.Title + " (" + string(g.Cause) + ")" })
+// titled says the cause, which the expression gives, with its title for people before it.
+// What does not explain the state stays as it is. Each alert has its text made at each
+// evaluation, so it compares words: a regular expression would be compiled each time.
+func (f form) titled(cause string, state identity.State) string {
+	return f.chosen(cause, state, func(g diagnose.Guide) string { return g.Title + " (" + string(g.Cause) + ")" }, "{{ "+cause+" }}")
 }
 
-// firstStep does the same with the first thing to do. Of a cause that does not explain
-// the state only the label is known.
-func firstStep(state identity.State) string {
-	return renamed(state, func(g diagnose.Guide) string { return g.Remedy }) + "\n            | reReplaceAll \"^[a-z0-9_]+$\" \"Look it up in the runbook.\""
+// firstStep says the first thing to do. Of a cause that does not explain the state only
+// the label is known.
+func (f form) firstStep(cause string, state identity.State) string {
+	return f.chosen(cause, state, func(g diagnose.Guide) string { return g.Remedy }, "Look it up in the runbook.")
 }
 
-func renamed(state identity.State, text func(diagnose.Guide) string) string {
+func (f form) chosen(cause string, state identity.State, text func(diagnose.Guide) string, otherwise string) string {
 	var chain strings.Builder
+	word := "if"
 	for _, g := range diagnose.Guides() {
 		if slices.Contains(g.States, state) {
-			fmt.Fprintf(&chain, "\n            | reReplaceAll %q %q", "^"+string(g.Cause)+"$", strings.ReplaceAll(text(g), "$", "$$"))
+			fmt.Fprintf(&chain, "{{ %s eq %s %q\n            }}%s", word, cause, g.Cause, text(g))
+			word = "else if"
 		}
 	}
-	return chain.String()
+	return f.text(chain.String() + "{{ else }}" + otherwise + "{{ end }}")
 }
 
 // dashboard links to the page of the cluster or the node, and to nothing where nobody

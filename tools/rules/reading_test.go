@@ -32,7 +32,7 @@ const phone = 48
 // Nobody scrolls to find out what to do.
 func TestTheCauseAndWhatToDoFirstAreInSixLines(t *testing.T) {
 	rendering := newRendering(t)
-	named := regexp.MustCompile(`reReplaceAll "\^(\w+)\$"`)
+	named := regexp.MustCompile(`eq \$\S*cause "(\w+)"`)
 	told := regexp.MustCompile(`^(?:(?:Suspected|Likely cause): .+ )?First: .+?\.(?: |$)`)
 	for _, path := range []string{"alerts/workload-identity.rules.yaml", "deploy/kustomize/overlays/gmp/clusterrules.yaml"} {
 		for _, a := range alertsIn(t, path) {

@@ -149,7 +149,7 @@ func marshal(t *testing.T, value any) string {
 // the title and the label. A title with what templates, YAML or regular expressions
 // mean something by would come out as something else.
 func TestAlertsNameCausesInTheWordsOfTheAgent(t *testing.T) {
-	renamed := regexp.MustCompile(`\| reReplaceAll "\^(\w+)\$" ("(?:[^"\\]|\\.)*")`)
+	renamed := regexp.MustCompile(`eq \$\S*cause "(\w+)"\s+\}\}(.*?)\{\{ else`)
 	selected := regexp.MustCompile(`\bstate="(\w+)"`)
 	asking := 0
 	for _, a := range alerts(t) {
@@ -171,7 +171,7 @@ func TestAlertsNameCausesInTheWordsOfTheAgent(t *testing.T) {
 			}
 		}
 		for _, m := range renamed.FindAllStringSubmatch(text, -1) {
-			got = append(got, m[1]+": "+m[2])
+			got = append(got, m[1]+": "+strconv.Quote(m[2]))
 		}
 		want = append(want, first...)
 		if !slices.Equal(got, want) || len(want) == 0 {
