@@ -11,6 +11,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/kube"
@@ -26,9 +27,10 @@ func ignoreNotFound(err error) error {
 
 // fleet is the agents of a cluster.
 type fleet struct {
-	cluster *cluster
-	failing atomic.Bool
-	agents  []*agent.Agent
+	cluster  *cluster
+	defaults config.Config
+	failing  atomic.Bool
+	agents   []*agent.Agent
 
 	began time.Time
 	mu    sync.Mutex
@@ -36,7 +38,10 @@ type fleet struct {
 	requests []map[kube.Reason]int
 }
 
-func newFleet(c *cluster) *fleet { return &fleet{cluster: c, began: time.Now()} }
+func newFleet(c *cluster) (*fleet, error) {
+	defaults, err := config.Load()
+	return &fleet{cluster: c, defaults: defaults, began: time.Now()}, err
+}
 
 func (f *fleet) fails(on bool) { f.failing.Store(on) }
 
@@ -93,16 +98,15 @@ func (f *fleet) startOne(ctx context.Context, i int) error {
 	if err != nil {
 		return err
 	}
-	quiet := slog.New(slog.DiscardHandler)
+	quiet, d := slog.New(slog.DiscardHandler), f.defaults
 	var reporter *kube.Reporter
 	a := agent.New(agent.Options{
 		Prober: f, Recorder: nobody{}, Logger: quiet, Nodes: identity.DefaultNodeAccounts(),
-		Expect: func(ctx context.Context) (identity.Reading, error) { return client.Expectation(ctx, self) },
-		// The defaults of internal/config.
-		Interval: 10 * time.Second, Timeout: 3 * time.Second, TokenInterval: time.Minute,
-		ExpectationInterval: 15 * time.Minute, AnnotationGrace: 2 * time.Minute, StartupGrace: time.Minute,
+		Expect:   func(ctx context.Context) (identity.Reading, error) { return client.Expectation(ctx, self) },
+		Interval: d.ProbeInterval, Timeout: d.ProbeTimeout, TokenInterval: d.TokenInterval,
+		ExpectationInterval: d.ExpectationInterval, AnnotationGrace: d.AnnotationGrace, StartupGrace: d.StartupGrace,
 		ClusterSettings: func(ctx context.Context, scope diagnose.Scope, before diagnose.Settings) diagnose.Settings {
-			return client.ClusterSettings(ctx, self, "kube-system", scope, before)
+			return client.ClusterSettings(ctx, self, d.CiliumNamespace, scope, before)
 		},
 		Changed: func(identity.State, *agent.Snapshot) { reporter.Wake() },
 	})

@@ -48,7 +48,10 @@ func run(ctx context.Context, o options) error {
 		return err
 	}
 	defer c.close()
-	f := newFleet(c)
+	f, err := newFleet(c)
+	if err != nil {
+		return err
+	}
 	m := newMeasurement(ctx, c, f)
 	m.phase("rollout", func() error { return f.start(ctx, o.agents, o.starts) })
 	m.phase("until all have read the settings", func() error { return wait(ctx, o.settle) })

@@ -32,8 +32,8 @@ type Picture struct {
 	Title, X, Y string
 	Lines       []Line
 	Marks       []Mark
-	// LogX, LogY: the axis is logarithmic. What is less than 1 is drawn as 1 then.
-	LogX, LogY bool
+	// LogY: the axis y is logarithmic. What is less than 1 is drawn as 1 then.
+	LogY bool
 }
 
 // colours can be told apart by those who are colour-blind (Okabe and Ito).
@@ -49,9 +49,6 @@ func (p Picture) Write(file string) error {
 	drawn.Legend.Top, drawn.Legend.Left = true, true
 	drawn.Y.Min = 0
 	drawn.Add(plotter.NewGrid())
-	if p.LogX {
-		drawn.X.Scale, drawn.X.Tick.Marker = plot.LogScale{}, plot.LogTicks{}
-	}
 	if p.LogY {
 		drawn.Y.Scale, drawn.Y.Tick.Marker, drawn.Y.Min = plot.LogScale{}, plot.LogTicks{}, 1
 	}

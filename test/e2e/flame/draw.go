@@ -20,8 +20,7 @@ type frame struct {
 	called map[string]*frame
 }
 
-// stack returns the functions of a sample, the outermost first, from the one on with
-// which the exporter begins.
+// stack returns the functions of a sample, the outermost first.
 func stack(s *profile.Sample) []string {
 	var names []string
 	for _, l := range slices.Backward(s.Location) {
@@ -106,14 +105,13 @@ func colour(function string) string {
 	return "#9fd8c4"
 }
 
-// kinds are what the time is spent on, by the first of these functions in a stack, from the
-// innermost one.
+// kinds are what the time is spent on: the first of them whose function is in the stack.
 var kinds = []struct{ name, function string }{
 	{"garbage collection", "runtime.gcAssistAlloc"},
 	{"dialing and closing connections", "metadata.connect"},
-	{"process collector", "processCollector"},
-	{"Go collector", "goCollector"},
-	{"compressing a scrape", "zstd."},
+	{"collecting process_*", "processCollector"},
+	{"collecting process_*", "exporter.(*process)"},
+	{"collecting go_*", "goCollector"},
 	{"compressing a scrape", "gzip."},
 	{"compressing a scrape", "flate."},
 	{"writing a scrape's text", "expfmt"},

@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"runtime/debug"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"github.com/google/pprof/profile"
@@ -87,8 +88,8 @@ func profiled(ctx context.Context, exporters int, lasts time.Duration) (*profile
 	all, ctx := errgroup.WithContext(ctx)
 	all.Go(func() error { return metadata.Run(ctx) })
 	for _, v := range append(api.Environment(), "WI_METADATA_HOST="+metadata.MetadataAddr().String(), "WI_LISTEN_ADDRESS=127.0.0.1:0", "WI_PROBE_INTERVAL=1s") {
-		name, value, _ := bytes.Cut([]byte(v), []byte("="))
-		if err := os.Setenv(string(name), string(value)); err != nil {
+		name, value, _ := strings.Cut(v, "=")
+		if err := os.Setenv(name, value); err != nil {
 			cancel()
 			return nil, err
 		}
@@ -168,8 +169,8 @@ func scrape(ctx context.Context, page string) error {
 	return err
 }
 
-// labelled is the part of the profile that the exporters caused, and the garbage
-// collector's, which has no label.
+// labelled is the part of the profile that the exporters caused. What the garbage collector
+// does in goroutines of its own has no label, and is not in it.
 func labelled(p *profile.Profile) (*profile.Profile, error) {
 	var own []*profile.Sample
 	for _, s := range p.Sample {
