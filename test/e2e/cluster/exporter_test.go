@@ -285,11 +285,16 @@ func TestWithoutPermissionItSaysSo(t *testing.T) {
 	}
 	old, err := c.pod(t.Context(), namespace, exporter, node)
 	must(t, err)
-	logs, err := c.CoreV1().Pods(namespace).GetLogs(old.Name, &corev1.PodLogOptions{}).DoRaw(t.Context())
+	// It counts a request before it logs the failure, and the container runtime passes lines on.
+	want := "allow the verb get on the ServiceAccount " + exporter + " by a Role in the namespace " + namespace
+	err = eventually(t.Context(), func(ctx context.Context) error {
+		logs, err := c.CoreV1().Pods(namespace).GetLogs(old.Name, &corev1.PodLogOptions{}).DoRaw(ctx)
+		if err == nil && !strings.Contains(string(logs), want) {
+			err = fmt.Errorf("the log does not say %q:\n%s", want, logs)
+		}
+		return err
+	})
 	must(t, err)
-	if want := "allow the verb get on the ServiceAccount " + exporter + " by a Role in the namespace " + namespace; !strings.Contains(string(logs), want) {
-		t.Errorf("the log does not say %q:\n%s", want, logs)
-	}
 
 	// Who starts without it cannot tell.
 	must(t, c.CoreV1().Pods(namespace).Delete(t.Context(), old.Name, metav1.DeleteOptions{}))
