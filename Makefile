@@ -101,7 +101,7 @@ test: build ## Test the exporter, the simulator, the demo and the docs (with the
 
 # The test cache does not know of the files of other modules.
 test-alerts: $(PROMTOOL) $(AMTOOL) ## Test the alert rules with promtool, and the Alertmanager example with amtool
-	cd tools && $(GO) vet ./rules && $(GO) test -count=1 ./rules
+	cd tools && $(GO) vet ./rules && PROMTOOL=$(PROMTOOL) $(GO) test -count=1 ./rules
 	$(PROMTOOL) check rules --lint=all --lint-fatal alerts/workload-identity.rules.yaml
 	sed '1,/^spec:/d; s/^  //' deploy/kustomize/overlays/gmp/clusterrules.yaml >bin/clusterrules.yaml
 	$(PROMTOOL) check rules --lint=all --lint-fatal bin/clusterrules.yaml

@@ -47,7 +47,9 @@ func (f form) execute(source string) (string, error) {
 		"statedShare":     f.statedShare,
 		"said":            f.said,
 		"severity":        severity,
-		"verdict":         f.verdict,
+		"perNode":         f.perNode,
+		"nodes":           func() string { return f.nodes("") },
+		"nodesOfCluster":  func() string { return f.nodes(f.ofCluster()) },
 		"share":           f.share,
 		"count":           f.count,
 		"suspects":        f.suspects,
@@ -218,12 +220,28 @@ func (f form) last(state string) string {
 	return f.said(`state="`+state+`"`) + " == on " + by + "group_left () max by " + by + "(" + f.said(`state!="starting"`) + ")"
 }
 
-// verdict are the nodes in a state, 1 for each, with the identities.
-func (f form) verdict(state string) string {
-	if !f.gmp {
-		return `max without (state) (workload_identity:node:verdict{state="` + state + `"})`
+// paging are the states whose nodes page.
+var paging = []string{"node_fallback", "mismatch"}
+
+// perNode are the nodes in a state, 1 for each, with the identities. Of a cluster that has
+// more of them than nodeAlerts it is how many they are: Prometheus parses and
+// executes the template of each alert's text at each evaluation, which takes half
+// a millisecond, and 15,000 alerts would take all of the interval.
+func (f form) perNode(state string) string {
+	nodes := `max without (state) (workload_identity:node:verdict{state="` + state + `"})`
+	count := recordedCount(state)
+	if f.gmp && slices.Contains(paging, state) {
+		nodes = "topk by (" + f.cluster() + ", node) (1, max by (" + f.cluster() + ", node, expected, observed, metadata_server) (" + f.last(state) + ")) > bool 0"
+		count = "count by (" + f.cluster() + `) (workload_identity_state{state="` + state + `"} == 1)` // cheaper than what was said last
 	}
-	return "topk by (" + f.cluster() + ", node) (1, max by (" + f.cluster() + ", node, expected, observed, metadata_server) (" + f.last(state) + ")) > bool 0"
+	many := count + " > " + fmt.Sprint(f.values["nodeAlerts"])
+	return nodes + `
+            unless on (` + f.cluster() + `)
+          ` + many + `
+            or
+          count without (node) (` + nodes + `)
+            and on (` + f.cluster() + `)
+          ` + many
 }
 
 // share of the nodes of a cluster that are in a state, and count of them.
@@ -237,16 +255,25 @@ func (f form) share(state string) string {
 
 func (f form) count(state string) string {
 	if !f.gmp {
-		return `workload_identity:cluster_state:nodes{state="` + state + `"}`
+		return recordedCount(state)
 	}
 	return "count by (" + f.cluster() + ") (group by (" + f.cluster() + ", node) (" + f.last(state) + "))"
+}
+
+// nodes names those of an alert by perNode.
+func (f form) nodes(ofCluster string) string {
+	return f.text("{{ with $labels.node }}{{ . }}{{ else }}{{ $value }} nodes") + ofCluster + f.text("{{ end }}")
+}
+
+func recordedCount(state string) string {
+	return `workload_identity:cluster_state:nodes{state="` + state + `"}`
 }
 
 // suspects begins a text: what the agent suspects and what to do first. What stands
 // between it and endSuspects is said if it suspects nothing.
 func (f form) suspects(state identity.State) string {
-	query := "group by (cause) (last_over_time(workload_identity_suspected_cause{" + f.selector() + "node=%q}[" + fmt.Sprint(f.values["memory"]) + "]))"
-	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`$labels.node | query | sortByLabel "cause" }}Suspected: `+
+	query := "group by (cause) (last_over_time(workload_identity_suspected_cause{" + f.selector() + "node%s}[" + fmt.Sprint(f.values["memory"]) + "]))"
+	return f.text(`{{ with printf "`) + query + f.text(`" `) + f.args() + f.text(`(or (and $labels.node (printf "=%q" $labels.node)) "!=\"\"") | query | sortByLabel "cause" }}Suspected: `+
 		`{{ range $i, $s := . }}{{ if $i }}; {{ end }}`) + f.titled("$s.Labels.cause", state) + f.text(`{{ end }}.`+"\n            "+
 		`First: {{ if eq (len .) 1 }}{{ $cause := (. | first).Labels.cause }}`) + f.firstStep("$cause", state) + f.text(`{{ else }}tell them apart by the runbook.{{ end }}`+
 		"{{ else }}Likely cause: ")

@@ -100,10 +100,15 @@ func terraform(clusterRules []byte) ([]file, error) {
 	}
 	exprs := map[string]string{}
 	for _, g := range rules.Spec.Groups {
-		for _, r := range g.Rules {
-			if r.Alert != "" {
-				exprs[r.Alert] = r.Expr
+		for i, r := range g.Rules {
+			if r.Alert == "" {
+				continue
 			}
+			each, err := eachNode(r.Expr)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", r.Alert, err)
+			}
+			exprs[r.Alert], g.Rules[i].Expr = each, each
 		}
 	}
 
@@ -169,6 +174,21 @@ func policy(out *strings.Builder, group string, interval time.Duration, r ruled,
 	fmt.Fprintf(out, "query = <<-EOT\n%s\nEOT\n", literal(expr.String()))
 	out.WriteString("}\n")
 	return nil
+}
+
+// eachNode is the part of an expression that is about single nodes, however many they
+// are: Cloud Monitoring makes no text for each, and its variables name a node.
+func eachNode(query string) (string, error) {
+	expr, err := parser.NewParser(parser.Options{}).ParseExpr(query)
+	if err != nil {
+		return "", err
+	}
+	if either, is := expr.(*parser.BinaryExpr); is && either.Op == parser.LOR {
+		if few, is := either.LHS.(*parser.BinaryExpr); is && few.Op == parser.LUNLESS {
+			return few.LHS.String(), nil
+		}
+	}
+	return query, nil
 }
 
 // matchedBy gives the labels of what an expression is about, a cluster or a node:

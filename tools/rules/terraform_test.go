@@ -280,13 +280,20 @@ func TestPoliciesInhibitAsAlertmanagerDoes(t *testing.T) {
 	policies := readModule(t).policies(t, given)
 	want := map[string][]string{}
 	for _, r := range config.InhibitRules {
+		if len(r.Source) > 1 { // no policy stands for many nodes
+			continue
+		}
 		for _, target := range alertsOf(r.Target[0]) {
 			for _, source := range alertsOf(r.Source[0]) {
 				if policies[target] == nil || policies[source] == nil {
 					continue
 				}
 				want[target] = append(want[target], source)
-				other, err := parser.NewParser(parser.Options{}).ParseExpr(gmpExpr(t, source))
+				each, err := eachNode(gmpExpr(t, source))
+				if err != nil {
+					t.Fatal(err)
+				}
+				other, err := parser.NewParser(parser.Options{}).ParseExpr(each)
 				if err != nil {
 					t.Fatal(err)
 				}
