@@ -82,6 +82,7 @@ type Agent struct {
 	Options
 
 	started     time.Time // monotonic, as all times here
+	phase       float64   // where in each interval the agent does its work, in [0,1)
 	snapshot    atomic.Pointer[Snapshot]
 	heartbeat   atomic.Pointer[time.Time]
 	expectation expectation
@@ -101,7 +102,7 @@ func New(o Options) *Agent {
 	if o.Random == nil {
 		o.Random = rand.Float64
 	}
-	a := &Agent{Options: o, started: time.Now(), expectation: newExpectation(), causes: newCauses()}
+	a := &Agent{Options: o, started: time.Now(), phase: o.Random(), expectation: newExpectation(), causes: newCauses()}
 	a.snapshot.Store(&Snapshot{
 		Verdict:    identity.Verdict{State: identity.Starting, Server: identity.ServerUnknown, Why: "no probe has finished yet"},
 		Since:      o.Wall(),
@@ -323,6 +324,13 @@ func (a *Agent) maxSilence() time.Duration {
 func (a *Agent) beat() {
 	now := time.Now()
 	a.heartbeat.Store(&now)
+}
+
+// slot is how long it is until the moment in each d that is the agent's own, at most d.
+// Agents that were started together, or read together because all nodes failed, are
+// spread over d by it at once.
+func (a *Agent) slot(d time.Duration) time.Duration {
+	return d - (time.Since(a.started)+time.Duration(a.phase*float64(d)))%d
 }
 
 // within is a little less than d, so that what many agents plan for the same

@@ -5,12 +5,14 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/agent"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/diagnose"
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
@@ -90,6 +92,74 @@ func TestAgentsThatStartTogetherProbeSpreadOut(t *testing.T) {
 			if n < least || n > even*110/100 {
 				t.Errorf("second %d has %d probes of %d agents, want about %d", i, n, agents, even)
 			}
+		}
+	})
+}
+
+// Whatever happens to all of them at one moment, an API server is asked by a few of many
+// agents at each moment afterwards.
+func TestAgentsThatStartAndFailTogetherReadSpreadOut(t *testing.T) {
+	const agents = 200
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		began := time.Now()
+		var mu sync.Mutex
+		reads := map[int]int{} // by the minute
+		read := func() {
+			mu.Lock()
+			defer mu.Unlock()
+			reads[int(time.Since(began)/time.Minute)]++
+		}
+		var failing atomic.Bool
+		w := &world{judged: map[identity.State]int{}}
+		turn, done := make(chan struct{}, 1), make(chan struct{})
+		for i := range uint64(agents) {
+			o := w.options()
+			o.Random = rand.New(rand.NewPCG(i, 3)).Float64 //nolint:gosec // repeatable
+			o.Recorder, o.Logger, o.Interval, o.ExpectationInterval = nobody{}, quiet(), time.Minute, 15*time.Minute
+			o.Prober = serial{turn, observed(func() identity.Observation {
+				if failing.Load() {
+					return vm(customSA)
+				}
+				return gke(app)
+			})}
+			o.Expect = func(context.Context) (identity.Reading, error) {
+				read()
+				return identity.Reading{Expectation: annotated(app)}, nil
+			}
+			o.ClusterSettings = func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
+				read()
+				return diagnose.Settings{Cilium: diagnose.ConfigMap{State: diagnose.Read, Data: map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"}}}
+			}
+			a := agent.New(o)
+			go func() { a.Run(ctx); done <- struct{}{} }()
+		}
+		most := func(what string, lasts time.Duration, want int) {
+			t.Helper()
+			from := int(time.Since(began) / time.Minute)
+			time.Sleep(lasts)
+			mu.Lock()
+			defer mu.Unlock()
+			n := 0
+			for i := from; i < int(time.Since(began)/time.Minute); i++ {
+				n = max(n, reads[i])
+			}
+			if n > want || n == 0 {
+				t.Errorf("%s: %d reads in a minute by %d agents, want some and at most %d", what, n, agents, want)
+			}
+			t.Logf("%s: %d", what, n)
+		}
+		time.Sleep(2 * time.Minute)
+		most("the hour after the start", time.Hour, agents*15/100)
+		failing.Store(true)
+		time.Sleep(10 * time.Minute) // all of them read at once, to be sure, and soon again
+		most("an hour of failure", time.Hour, agents/2)
+		failing.Store(false)
+		time.Sleep(2 * time.Minute)
+		most("the hour after the repair", time.Hour, agents*15/100)
+		cancel()
+		for range agents {
+			<-done
 		}
 	})
 }

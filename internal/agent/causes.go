@@ -16,13 +16,14 @@ const (
 	// nothing is wrong: people edit them rarely, and each of 15,000 agents reads them.
 	settingsInterval = 2 * time.Hour
 	// wrongInterval is the same while something is.
-	wrongInterval = 30 * time.Minute
-	// shownInterval is how often those are read that a suspicion rests on, as long as
-	// that is shown: people edit them now, and look at the page. A risk may be shown for
-	// months, so that its interval doubles with each read that finds no change, up to
-	// longestShown.
+	wrongInterval = time.Hour
+	// shownInterval is how soon those are read again that a suspicion or a risk rests on,
+	// as long as that is shown: people edit them now, and look at the page. It doubles with
+	// each read that finds no change, up to longestShown while something is wrong, and to
+	// longestRisk: a risk may be shown for months.
 	shownInterval = 2 * time.Minute
-	longestShown  = time.Hour
+	longestShown  = 10 * time.Minute
+	longestRisk   = time.Hour
 	// They are read first between these two after the start: all agents may start at once.
 	settingsFrom = 30 * time.Second
 	settingsBy   = 30 * time.Minute
@@ -50,9 +51,9 @@ type causes struct {
 	readAt     time.Time // when these two were read as a whole, zero if never
 	nextRead   time.Time // when they are read again, if nothing is wrong
 	unanswered int       // reads in a row without all answers
-	// refreshed is when those were read that a risk or a suspicion rests on, and unchanged
+	// refresh is when those are read that a risk or a suspicion rests on, and unchanged
 	// how many such reads in a row found what was known.
-	refreshed time.Time
+	refresh   time.Time
 	unchanged int
 	// earlyReads are those that a change of state causes, owed while there may be none.
 	earlyReads *rate.Limiter
@@ -102,12 +103,12 @@ func (a *Agent) readSettings(ctx context.Context, turned bool) {
 		return
 	}
 	c.keep(settings, a.Wall())
-	c.claims, c.refreshed = claims, time.Now()
+	c.claims, c.refresh = claims, time.Now().Add(a.slot(c.shownFor(a.stated().State)))
 	if scope == diagnose.Everything {
 		c.readAt, c.owed = at, false
 	}
 	if scope != diagnose.Refresh {
-		c.nextRead = c.refreshed.Add(a.untilNextRead())
+		c.nextRead = time.Now().Add(a.untilNextRead())
 	}
 	next := *a.Snapshot()
 	next.Diagnosis = a.diagnose(next.Observation, next.Verdict)
@@ -124,9 +125,9 @@ func (a *Agent) untilNextRead() time.Duration {
 	}
 	c.unanswered = 0
 	if a.stated().State != identity.Match {
-		return a.within(wrongInterval)
+		return a.slot(wrongInterval)
 	}
-	return a.within(settingsInterval)
+	return a.slot(settingsInterval)
 }
 
 // due tells whether settings are to be read, and which.
@@ -138,7 +139,7 @@ func (c *causes) due(turned bool, s *Snapshot) (diagnose.Scope, bool) {
 		return diagnose.Everything, true
 	case regular:
 		return diagnose.Routine, true
-	case s.Diagnosis.RestsOnCilium() && time.Since(c.refreshed) >= c.shownFor(s.Verdict.State):
+	case s.Diagnosis.RestsOnCilium() && !time.Now().Before(c.refresh):
 		return diagnose.Refresh, true
 	}
 	return 0, false
@@ -146,10 +147,11 @@ func (c *causes) due(turned bool, s *Snapshot) (diagnose.Scope, bool) {
 
 // shownFor is how old the settings may be on which something rests that is shown.
 func (c *causes) shownFor(s identity.State) time.Duration {
+	longest := longestRisk
 	if s != identity.Match {
-		return shownInterval
+		longest = longestShown
 	}
-	return min(shownInterval<<min(c.unchanged, 10), longestShown)
+	return min(shownInterval<<min(c.unchanged, 10), longest)
 }
 
 // keep takes the settings. A key that was removed leaves no time in the object, but is

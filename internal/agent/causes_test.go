@@ -219,14 +219,19 @@ func TestTheSettingsAreReadEveryTwoHours(t *testing.T) {
 }
 
 // Somebody corrects the setting, and looks at the page.
-func TestWhatIsSuspectedIsLookedAtEveryTwoMinutes(t *testing.T) {
+func TestWhatIsSuspectedIsLookedAtSoonAndThenEachTenMinutes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, reads := withCilium(t, "true")
 		w.after(time.Second)
 		w.answers(vm(customSA))
-		w.after(time.Hour)
-		if n := count(*reads, diagnose.Refresh); n < 26 || n > 30 || count(*reads, diagnose.Everything) > 3 {
-			t.Errorf("%v were read in an hour, want Cilium's settings every two minutes", *reads)
+		w.after(10 * time.Minute)
+		if n := count(*reads, diagnose.Refresh); n < 3 || n > 4 {
+			t.Errorf("%v were read in ten minutes, want Cilium's settings after 2, 4 and 8", *reads)
+		}
+		*reads = nil
+		w.after(2 * time.Hour)
+		if n := count(*reads, diagnose.Refresh); n < 10 || n > 12 || count(*reads, diagnose.Everything) > 2 {
+			t.Errorf("%v were read in two hours, want Cilium's settings each ten minutes, and all each hour", *reads)
 		}
 	})
 }
@@ -240,8 +245,8 @@ func TestARiskIsLookedAtLessAndLessOften(t *testing.T) {
 			t.Errorf("risks %v, want %v", got, want)
 		}
 		w.after(time.Hour)
-		if n := count(*reads, diagnose.Refresh); n < 4 || n > 5 {
-			t.Errorf("%v were read in the first hour, want Cilium's settings after 2, 4, 8 and 16 minutes", *reads)
+		if n := count(*reads, diagnose.Refresh); n < 5 || n > 6 {
+			t.Errorf("%v were read in the first hour, want Cilium's settings after 2, 4, 8, 16 and 32 minutes", *reads)
 		}
 		*reads = nil
 		w.after(24 * time.Hour)
@@ -283,7 +288,7 @@ func TestWhatWasNotAnsweredIsReadAgain(t *testing.T) {
 		answers = true
 		w.after(10 * time.Minute)
 		n := len(reads)
-		w.after(20 * time.Minute)
+		w.after(9 * time.Minute)
 		if len(reads) > n {
 			t.Errorf("reads at %v, want none soon after one with all answers", reads)
 		}

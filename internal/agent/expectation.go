@@ -19,6 +19,10 @@ const (
 	// moment, and an annotation may be changed twice in a minute.
 	earlyInterval = time.Minute
 	earlyBurst    = 3
+	// longestLook bounds the time between two looks whether an accusation still holds: the
+	// first is within earlyInterval, and each finds the next within twice that time, since
+	// all nodes of a cluster may accuse for hours.
+	longestLook = 5 * time.Minute
 )
 
 // expectation is what the loop knows of the expected identity, and when it may
@@ -33,6 +37,8 @@ type expectation struct {
 	stamp   time.Time            // the same by the clock of the API server
 
 	next            time.Time // when it is read again, if nothing is wrong
+	look            time.Time // when it is read again, if the agent accuses
+	looks           int       // such reads in a row that found what was known
 	rightByPrevious bool      // the last identity was right only by the one before
 	good            time.Time // when it was read well last
 	tried           time.Time // when it was read last, well or not
@@ -49,10 +55,16 @@ func newExpectation() expectation {
 }
 
 // due reports whether the expectation is to be read before the next probe. As
-// long as the agent accuses, it looks every minute whether it still should; and
-// as long as the identity is that of before a change, whether that was taken back.
+// long as the agent accuses, it looks whether it still should; and as long as the
+// identity is that of before a change, whether that was taken back.
 func (e *expectation) due(stated identity.State) bool {
-	return !time.Now().Before(e.next) || (stated.Accuses() || e.rightByPrevious) && time.Since(e.tried) >= earlyInterval
+	if !stated.Accuses() && !e.rightByPrevious {
+		e.looks = 0
+	} else if !time.Now().Before(e.look) {
+		e.looks++
+		return true
+	}
+	return !time.Now().Before(e.next)
 }
 
 // accepted is what is right at this moment: what was until the annotation was
@@ -110,12 +122,13 @@ func (a *Agent) readExpectation(ctx context.Context) doubt {
 		return doubt{why: "the agent stops"}
 	}
 	e.tried = time.Now()
+	e.look = e.tried.Add(a.slot(min(earlyInterval<<min(e.looks, 10), longestLook)))
 	if err == nil || now.Invalid != "" {
 		a.keepExpectation(now)
 	}
 	if err == nil {
 		e.err, e.failures = nil, 0
-		e.next = e.tried.Add(a.within(a.ExpectationInterval))
+		e.next = e.tried.Add(a.slot(a.ExpectationInterval))
 		return a.inGrace()
 	}
 	if e.err == nil || e.err.Error() != err.Error() {
@@ -146,6 +159,7 @@ func (a *Agent) keepExpectation(now identity.Reading) {
 	e := &a.expectation
 	first, differs := e.readAt.IsZero(), !now.Equal(e.now)
 	if differs || now.Changed.After(e.stamp) {
+		e.looks = 0
 		e.before, e.changed = e.now, time.Time{}
 		switch ago := e.tried.Add(-now.Age); {
 		case now.Changed.IsZero() && !first:

@@ -196,6 +196,17 @@ type proberFunc func()
 
 func (f proberFunc) Probe(context.Context, bool) identity.Observation { f(); return gke(app) }
 
+type observed func() identity.Observation
+
+func (f observed) Probe(context.Context, bool) identity.Observation { return f() }
+
+// nobody counts.
+type nobody struct{}
+
+func (nobody) Probed(identity.Observation) {}
+func (nobody) Judged(identity.State)       {}
+func (nobody) Panicked()                   {}
+
 // serial lets one of many agents probe at a time.
 type serial struct {
 	turn   chan struct{}

@@ -40,7 +40,12 @@ func newMeasurement(ctx context.Context, c *cluster, f *fleet) *measurement {
 }
 
 // phase measures while f runs, unless something has failed before.
-func (m *measurement) phase(name string, f func() error) {
+func (m *measurement) phase(name string, f func() error) { m.measure(name, f, false) }
+
+// restarted is a phase at whose end the API server counts its CPU from its start.
+func (m *measurement) restarted(name string, f func() error) { m.measure(name, f, true) }
+
+func (m *measurement) measure(name string, f func() error, anew bool) {
 	if m.err != nil {
 		return
 	}
@@ -56,6 +61,9 @@ func (m *measurement) phase(name string, f func() error) {
 	after, err := m.cluster.cpu(m.ctx)
 	if m.err = err; err != nil {
 		return
+	}
+	if anew {
+		cpu = 0
 	}
 	p.to, p.cpu, p.connections = int(time.Since(m.fleet.began).Seconds()), after-cpu, m.cluster.connections()-connections
 	var states []string
