@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"maps"
+	"slices"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -158,7 +159,8 @@ func (c *causes) shownFor(s identity.State) time.Duration {
 // missed if it was seen before.
 func (c *causes) keep(s diagnose.Settings, now time.Time) {
 	before := c.settings.Cilium
-	if c.unchanged++; !maps.Equal(before.Data, s.Cilium.Data) {
+	same := func(a, b diagnose.NodeConfig) bool { return a.Name == b.Name && maps.Equal(a.Defaults, b.Defaults) }
+	if c.unchanged++; !maps.Equal(before.Data, s.Cilium.Data) || !slices.EqualFunc(c.settings.NodeConfigs.Items, s.NodeConfigs.Items, same) {
 		c.unchanged = 0
 	}
 	if before.State == diagnose.Read && s.Cilium.State == diagnose.Read && !maps.Equal(before.Data, s.Cilium.Data) && !s.Cilium.Changed.After(before.Changed) {

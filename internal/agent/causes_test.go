@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -252,6 +253,34 @@ func TestARiskIsLookedAtLessAndLessOften(t *testing.T) {
 		w.after(24 * time.Hour)
 		if n := len(*reads); n < 24 || n > 36 {
 			t.Errorf("%v were read in a day, want Cilium's settings once an hour", *reads)
+		}
+	})
+}
+
+// Somebody tries a correction on one node first.
+func TestACorrectionOfANodeConfigIsLookedAtSoonAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var node atomic.Pointer[diagnose.NodeConfig]
+		var reads []time.Time
+		w := start(t, func(o *agent.Options) {
+			o.ClusterSettings = func(context.Context, diagnose.Scope, diagnose.Settings) diagnose.Settings {
+				reads = append(reads, time.Now())
+				s := diagnose.Settings{
+					Cilium:      diagnose.ConfigMap{State: diagnose.Read, Data: map[string]string{"enable-bpf-masquerade": "true", "kube-proxy-replacement": "true"}},
+					NodeConfigs: diagnose.NodeConfigs{State: diagnose.Read}, DataplaneV2: diagnose.No,
+				}
+				if n := node.Load(); n != nil {
+					s.NodeConfigs.Items = []diagnose.NodeConfig{*n}
+				}
+				return s
+			}
+		})
+		w.after(12 * time.Hour)
+		node.Store(&diagnose.NodeConfig{Name: "one", Selects: diagnose.Unknown, Defaults: map[string]string{"enable-bpf-masquerade": "false"}})
+		reads = nil
+		w.after(70 * time.Minute)
+		if n := len(reads); n < 2 || reads[1].Sub(reads[0]) > 2*time.Minute+interval {
+			t.Errorf("reads at %v, want one two minutes after that which found the change", reads)
 		}
 	})
 }
