@@ -71,6 +71,8 @@ func (p program) pages(w *world) []string {
 type measurement struct {
 	// binary is the size of its file in bytes.
 	binary int64
+	// ready is how long it took from the start until a scrape had what is needed.
+	ready time.Duration
 	// memory is that at the end.
 	memory memory
 	// cpu is the CPU time in the window, and cycles the number of probes made in it.
@@ -78,10 +80,12 @@ type measurement struct {
 	cycles int64
 	// scrapes are those in the window, one a second.
 	scrapes []scrape
+	// minute is the CPU time for a minute at the default intervals.
+	minute cpuTime
 }
 
 // measure runs the program against a metadata server and an API server of its
-// own until the window is over.
+// own until the window is over, and again for a minute at the default intervals.
 func measure(ctx context.Context, p program, warmUp, duration time.Duration) (m measurement, err error) {
 	path, err := filepath.Abs(p.path) // a bare name would be looked up in PATH
 	if err != nil {
@@ -92,52 +96,91 @@ func measure(ctx context.Context, p program, warmUp, duration time.Duration) (m 
 		return m, fmt.Errorf("%w: build it first, see make bench", err)
 	}
 	m.binary = file.Size()
-
-	world, err := startWorld(ctx)
+	err = p.run(ctx, path, interval, interval, func(w *world, pid int, s *scraper) error { return m.busy(ctx, w, pid, s, warmUp, duration) })
 	if err != nil {
 		return m, err
+	}
+	const probed, token = 10 * time.Second, time.Minute // the exporter's defaults
+	return m, p.run(ctx, path, probed, token, func(_ *world, pid int, s *scraper) error { return m.quiet(ctx, pid, s, min(time.Minute, duration)) })
+}
+
+// run runs the program, and what uses it.
+func (p program) run(ctx context.Context, path string, probed, token time.Duration, use func(*world, int, *scraper) error) (err error) {
+	world, err := startWorld(ctx)
+	if err != nil {
+		return err
 	}
 	defer func() { err = errors.Join(err, world.stop()) }()
 	arguments, err := p.arguments(world)
 	if err != nil {
-		return m, err
+		return err
 	}
-	child, err := start(ctx, path, append(world.environment(), p.environment()...), arguments...)
+	environment := append(world.environment(), "WI_PROBE_INTERVAL="+probed.String(), "WI_TOKEN_INTERVAL="+token.String())
+	child, err := start(ctx, path, append(environment, p.environment()...), arguments...)
 	if err != nil {
-		return m, err
+		return err
 	}
 	defer func() { err = errors.Join(err, child.stop()) }()
-
 	scraper := newScraper(child.address, p.needs, p.pages(world)...)
+	scraper.began = child.began
 	defer scraper.close()
+	if err := use(world, child.pid(), scraper); err != nil {
+		return err
+	}
+	if world.reads() == 0 && p.name != blackboxName {
+		return errors.New("it did not read its ServiceAccount")
+	}
+	return nil
+}
+
+func (m *measurement) busy(ctx context.Context, w *world, pid int, s *scraper, warmUp, duration time.Duration) (err error) {
+	if m.ready, err = s.ready(ctx); err != nil {
+		return err
+	}
 	// What a process does once, such as reading the ServiceAccount, and the heap's
 	// way to its size, are in the warm-up.
-	if _, err := scraper.scrapeFor(ctx, warmUp); err != nil {
-		return m, err
+	if _, err := s.scrapeFor(ctx, warmUp, interval); err != nil {
+		return err
 	}
-	cpuBefore, err := readCPU(child.pid())
+	cyclesBefore := w.cycles()
+	m.cpu, err = cpuOf(pid, func() error {
+		m.scrapes, err = s.scrapeFor(ctx, duration, interval)
+		return err
+	})
 	if err != nil {
-		return m, err
+		return err
 	}
-	cyclesBefore := world.cycles()
-	if m.scrapes, err = scraper.scrapeFor(ctx, duration); err != nil {
-		return m, err
+	if m.cycles = w.cycles() - cyclesBefore; m.cycles == 0 {
+		return errors.New("it made no probe")
 	}
-	cpuAfter, err := readCPU(child.pid())
+	m.memory, err = readMemory(pid)
+	return err
+}
+
+// quiet is without the beginning: the first scrape comes at the end of an interval.
+func (m *measurement) quiet(ctx context.Context, pid int, s *scraper, lasts time.Duration) (err error) {
+	scraped := min(15*time.Second, lasts/2)
+	if _, err := s.scrapeFor(ctx, scraped, scraped); err != nil {
+		return err
+	}
+	m.minute, err = cpuOf(pid, func() error {
+		_, err := s.scrapeFor(ctx, lasts, scraped)
+		return err
+	})
+	return err
+}
+
+// cpuOf is the CPU time that the process takes while f runs.
+func cpuOf(pid int, f func() error) (cpuTime, error) {
+	before, err := readCPU(pid)
 	if err != nil {
-		return m, err
+		return cpuTime{}, err
 	}
-	m.cpu, m.cycles = cpuAfter.since(cpuBefore), world.cycles()-cyclesBefore
-	if m.memory, err = readMemory(child.pid()); err != nil {
-		return m, err
+	if err := f(); err != nil {
+		return cpuTime{}, err
 	}
-	switch {
-	case m.cycles == 0:
-		return m, errors.New("it made no probe")
-	case world.reads() == 0 && p.name != blackboxName:
-		return m, errors.New("it did not read its ServiceAccount")
-	}
-	return m, nil
+	after, err := readCPU(pid)
+	return after.since(before), err
 }
 
 // world is what a program meets on a healthy node: the GKE metadata server,
@@ -185,8 +228,6 @@ func (w *world) environment() []string {
 	return append(w.api.Environment(),
 		"WI_METADATA_HOST="+w.metadata.MetadataAddr().String(),
 		"WI_LISTEN_ADDRESS=127.0.0.1:0",
-		"WI_PROBE_INTERVAL="+interval.String(),
-		"WI_TOKEN_INTERVAL="+interval.String(), // a token with each probe
 	)
 }
 

@@ -8,7 +8,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -27,8 +26,7 @@ func askMetadata(ctx context.Context, exporter string, lasts time.Duration, stdo
 		return err
 	}
 	defer func() { err = errors.Join(err, w.stop()) }()
-	environment := slices.DeleteFunc(w.environment(), func(v string) bool { return strings.Contains(v, "_INTERVAL=") })
-	child, err := start(ctx, path, environment)
+	child, err := start(ctx, path, w.environment())
 	if err != nil {
 		return err
 	}

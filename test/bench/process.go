@@ -23,6 +23,7 @@ const (
 type process struct {
 	address string
 
+	began   time.Time
 	command *exec.Cmd
 	log     *startLog
 	cancel  context.CancelFunc
@@ -43,6 +44,7 @@ func start(ctx context.Context, path string, environment []string, arguments ...
 	p.command.Stderr = p.log
 	p.command.Cancel = func() error { return p.command.Process.Signal(syscall.SIGTERM) }
 	p.command.WaitDelay = stopTimeout
+	p.began = time.Now()
 	if err := p.command.Start(); err != nil {
 		cancel()
 		return nil, err

@@ -38,6 +38,8 @@ var rows = []row{
 	{"CPU per cycle", func(m measurement) float64 { return milliseconds(m.cpu.total()) / float64(m.cycles) }, "%.2f ms", none, 1.15, 0.4},
 	{"  cycles", func(m measurement) float64 { return float64(m.cycles) }, "%.0f", none, none, none},
 	{"  CPU in all", func(m measurement) float64 { return milliseconds(m.cpu.total()) }, "%.0f ms", none, none, none},
+	{"CPU for a minute by default", func(m measurement) float64 { return milliseconds(m.minute.total()) }, "%.0f ms", none, none, none},
+	{"start to what is needed", func(m measurement) float64 { return milliseconds(m.ready) }, "%.0f ms", none, none, none},
 	{"scrape p50", func(m measurement) float64 { return milliseconds(percentile(latencies(m), 50)) }, "%.2f ms", none, none, none},
 	{"scrape p99", func(m measurement) float64 { return milliseconds(percentile(latencies(m), 99)) }, "%.2f ms", none, 1.2, none},
 	{"scrape max", func(m measurement) float64 { return milliseconds(percentile(latencies(m), 100)) }, "%.2f ms", none, none, none},
@@ -62,7 +64,8 @@ func writeReport(w io.Writer, measured map[string]measurement) {
 MiB are 2^20 bytes, MB 10^6, kB 10^3. A cycle is one probe with its requests, and the scrapes made
 meanwhile (about one; two pages of the blackbox exporter, which asks for the email and the token when it is
 scraped). Goroutines are the median of the first and the last quarter of the scrapes. The floor has the
-exporter's GOGC and GOMAXPROCS, the blackbox exporter Go's.
+exporter's GOGC and GOMAXPROCS, the blackbox exporter Go's. By default there are a probe each ten seconds, a
+scrape each fifteen and a token each minute. What is needed is the first verdict, or the first page of the others.
 `)
 	for _, name := range []string{exporterName, floorName, blackboxName} {
 		if m, ok := measured[name]; ok {

@@ -40,6 +40,7 @@ type scraper struct {
 	urls   []string
 	needs  sample
 	client *http.Client
+	began  time.Time // when the program was started
 }
 
 // newScraper returns a scraper that finds fault with a scrape without the needed
@@ -58,12 +59,36 @@ func newScraper(address string, needs sample, pages ...string) *scraper {
 
 func (s *scraper) close() { s.client.CloseIdleConnections() }
 
-// scrapeFor scrapes at the end of each interval of the duration. What the
+// ready scrapes again and again until what the program needs is there, and returns how
+// long after the start of the program that was.
+func (s *scraper) ready(ctx context.Context) (time.Duration, error) {
+	for {
+		_, text, err := s.scrape(ctx)
+		took := time.Since(s.began)
+		switch {
+		case err != nil:
+			return 0, fmt.Errorf("scrape: %w", err)
+		case s.has(text):
+			return took, nil
+		case took > startTimeout:
+			return 0, fmt.Errorf("%s is not %g %s after the start", s.needs.series, s.needs.value, took)
+		}
+		if !sleep(ctx, 2*time.Millisecond) {
+			return 0, ctx.Err()
+		}
+	}
+}
+
+func (s *scraper) has(text []byte) bool {
+	return s.needs.series == "" || value(text, s.needs.series) == s.needs.value
+}
+
+// scrapeFor scrapes at the end of each of the times of the duration. What the
 // program needs must be there in the last scrape.
-func (s *scraper) scrapeFor(ctx context.Context, duration time.Duration) ([]scrape, error) {
-	scrapes := make([]scrape, duration/interval)
+func (s *scraper) scrapeFor(ctx context.Context, duration, each time.Duration) ([]scrape, error) {
+	scrapes := make([]scrape, duration/each)
 	var text []byte
-	ticker := time.NewTicker(interval)
+	ticker := time.NewTicker(each)
 	defer ticker.Stop()
 	for i := range scrapes {
 		select {
@@ -76,7 +101,7 @@ func (s *scraper) scrapeFor(ctx context.Context, duration time.Duration) ([]scra
 			return nil, fmt.Errorf("scrape: %w", err)
 		}
 	}
-	if s.needs.series != "" && value(text, s.needs.series) != s.needs.value {
+	if !s.has(text) {
 		return nil, fmt.Errorf("%s is not %g in\n%s", s.needs.series, s.needs.value, text)
 	}
 	return scrapes, nil

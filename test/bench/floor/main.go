@@ -34,13 +34,17 @@ func main() {
 	// it would not be ended by it otherwise.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, os.Getenv("WI_METADATA_HOST"), os.Getenv("WI_LISTEN_ADDRESS"), os.Getenv("WI_SERVICE_ACCOUNT_DIRECTORY")); err != nil {
+	each, err := time.ParseDuration(os.Getenv("WI_PROBE_INTERVAL"))
+	if err == nil {
+		err = run(ctx, each, os.Getenv("WI_METADATA_HOST"), os.Getenv("WI_LISTEN_ADDRESS"), os.Getenv("WI_SERVICE_ACCOUNT_DIRECTORY"))
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "floor:", err)
 		os.Exit(1) //nolint:gocritic // the signals need no release any more
 	}
 }
 
-func run(ctx context.Context, metadataHost, address, credentials string) error {
+func run(ctx context.Context, each time.Duration, metadataHost, address, credentials string) error {
 	if err := readServiceAccount(ctx, credentials); err != nil {
 		return fmt.Errorf("read the ServiceAccount: %w", err)
 	}
@@ -64,7 +68,7 @@ func run(ctx context.Context, metadataHost, address, credentials string) error {
 		}
 		// The exporter's jitter. Without it a scrape would meet the same moment of
 		// each cycle here, and all moments in turn there.
-		interval := time.Duration(float64(time.Second) * (1 - 0.1*rand.Float64())) //nolint:gosec // no secret
+		interval := time.Duration(float64(each) * (1 - 0.1*rand.Float64())) //nolint:gosec // no secret
 		select {
 		case <-time.After(interval - time.Since(began)):
 		case <-ctx.Done():

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"net/http"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/klauspost/compress/snappy"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
+	stale "github.com/prometheus/prometheus/model/value"
 	"github.com/prometheus/prometheus/prompb"
 )
 
@@ -55,9 +57,42 @@ func (f *feed) add(l labels.Labels, interval time.Duration, value func(time.Dura
 	f.series++
 }
 
+// roll gives all series of agents another instance, as a rolling update of all of them
+// does: those that they had end at that time.
+func (f *feed) roll(address string, at time.Time) error {
+	const agents = "workload-identity-exporter"
+	for _, seconds := range f.due {
+		for _, all := range seconds {
+			var ended []fed
+			for i := range all {
+				b := labels.NewBuilder(labels.EmptyLabels())
+				for _, l := range all[i].labels {
+					b.Set(l.Name, l.Value)
+				}
+				own := b.Labels()
+				if own.Get("job") != agents {
+					continue
+				}
+				ended = append(ended, fed{labels: all[i].labels, value: func(time.Duration) float64 { return math.Float64frombits(stale.StaleNaN) }})
+				b.Set("instance", "new-"+own.Get("instance"))
+				all[i].labels = prompb.FromLabels(b.Labels(), nil)
+			}
+			for ; len(ended) > 0; ended = ended[min(batch, len(ended)):] {
+				if err := send(address, at.UnixMilli(), 0, ended[:min(batch, len(ended))]); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// batch is how many series are sent at once.
+const batch = 2000
+
 // second sends what is due at the time, which is age before the end of the fleet.
 func (f *feed) second(address string, at time.Time, age time.Duration) error {
-	const batch, senders = 2000, 2
+	const senders = 2
 	batches := make(chan []fed)
 	var running sync.WaitGroup
 	errs := make([]error, senders)

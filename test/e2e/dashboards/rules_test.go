@@ -33,25 +33,31 @@ func BenchmarkRules(b *testing.B) {
 		nodes, clusters int
 		failing         float64
 		all             bool // rules, and not those that page alone
+		rolled          bool // all agents are replaced before they are looked at
 	}{
-		{1_000, 1, 0.01, true},
-		{5_000, 1, 0.01, true},
-		{15_000, 1, 0, true},
-		{15_000, 1, 0.01, true},
-		{15_000, 1, 1, true},
-		{15_000, 100, 0.01, true},
-		{1_000, 1, 0.01, false},
-		{5_000, 1, 0.01, false},
-		{15_000, 1, 0.01, false},
-		{15_000, 1, 1, false},
-		{65_000, 1, 0, false},
-		{65_000, 1, 0.01, false},
-		{65_000, 1, 1, false},
-		{65_000, 100, 0.01, false},
+		{1_000, 1, 0.01, true, false},
+		{5_000, 1, 0.01, true, false},
+		{15_000, 1, 0, true, false},
+		{15_000, 1, 0.01, true, false},
+		{15_000, 1, 1, true, false},
+		{15_000, 100, 0.01, true, false},
+		{5_000, 1, 0.01, true, true},
+		{1_000, 1, 0.01, false, false},
+		{5_000, 1, 0.01, false, false},
+		{15_000, 1, 0.01, false, false},
+		{15_000, 1, 1, false, false},
+		{15_000, 100, 0.01, false, false},
+		{65_000, 1, 0, false, false},
+		{65_000, 1, 0.01, false, false},
+		{65_000, 1, 1, false, false},
+		{65_000, 100, 0.01, false, false},
 	} {
 		what := "all"
 		if !size.all {
 			what = "paging"
+		}
+		if size.rolled {
+			what = "rolled"
 		}
 		b.Run(fmt.Sprintf("%s/nodes=%d/clusters=%d/failing=%g%%", what, size.nodes, size.clusters, 100*size.failing), func(b *testing.B) {
 			for b.Loop() {
@@ -73,14 +79,14 @@ func BenchmarkRules(b *testing.B) {
 						return ""
 					})
 				}
-				evaluate(b, f.feed, lasts, size.all)
+				evaluate(b, f.feed, lasts, size.all, size.rolled)
 			}
 		})
 	}
 }
 
 // evaluate prints how long the groups and the slowest rules took.
-func evaluate(b *testing.B, f *feed, lasts time.Duration, all bool) {
+func evaluate(b *testing.B, f *feed, lasts time.Duration, all, rolled bool) {
 	b.Helper()
 	folder := filepath.Join(b.TempDir(), "data")
 	address := startPrometheus(b, folder, map[string]any{
@@ -109,6 +115,20 @@ func evaluate(b *testing.B, f *feed, lasts time.Duration, all bool) {
 	}
 	fmt.Printf("%d series, %d samples sent in %.0f s\n", f.series, f.samples, time.Since(began).Seconds())
 	took := newTimes()
+	report := func(what string, late time.Duration) {
+		page, err := program.Get(b.Context(), "http://"+address+"/metrics")
+		if err != nil {
+			b.Fatal(err)
+		}
+		fmt.Printf("%s: %.0f MiB resident, %.0f series, %s of WAL; the feed was %s late at most\n", what, value(page, "process_resident_memory_bytes")/(1<<20),
+			value(page, "prometheus_tsdb_head_series"), size(filepath.Join(folder, "wal")), late.Round(time.Millisecond))
+	}
+	if rolled {
+		report("before all agents are replaced", 0)
+		if err := f.roll(address, at); err != nil {
+			b.Fatal(err)
+		}
+	}
 	late := time.Duration(0)
 	for until := time.Now().Add(lasts); time.Now().Before(until); {
 		feed(time.Now().Add(time.Second).Truncate(time.Second))
@@ -118,12 +138,7 @@ func evaluate(b *testing.B, f *feed, lasts time.Duration, all bool) {
 		}
 		took.note(b, address, end)
 	}
-	page, err := program.Get(b.Context(), "http://"+address+"/metrics")
-	if err != nil {
-		b.Fatal(err)
-	}
-	fmt.Printf("Prometheus: %.0f MiB resident, %.0f series, %s of WAL; the feed was %s late at most\n", value(page, "process_resident_memory_bytes")/(1<<20),
-		value(page, "prometheus_tsdb_head_series"), size(filepath.Join(folder, "wal")), late.Round(time.Millisecond))
+	report("Prometheus", late)
 	took.print()
 	b.ReportMetric(middle(took.groups[pagingGroup]), "s/paging")
 }
