@@ -170,8 +170,8 @@ generate: ## Render the alert rules and dashboards, and write the generated part
 	$(GO) test ./docs -update
 	cd tools && $(GO) test -count=1 ./rules -run TestWhatTheOnCallReads -update
 
-bench-prometheus: $(PROMETHEUS) ## Have Prometheus evaluate the rules of up to 65,000 nodes, and answer each query of the dashboards on 15,000 (two hours; BENCH=Rules/paging or BENCH=Groups chooses)
-	cd test/e2e && PICTURE=$(CURDIR)/docs/images/rules.svg PROMETHEUS=$(PROMETHEUS) $(GO) test -run '^$$' -bench '$(or $(BENCH),.)' -benchtime 1x -timeout 3h ./dashboards
+bench-prometheus: $(PROMETHEUS) $(ALERTMANAGER) ## Have Prometheus evaluate the rules of up to 65,000 nodes, answer each query of the dashboards on 15,000, and page when all fail (three hours; BENCH=Rules/paging, BENCH=Groups or BENCH=AllNodesFail chooses)
+	cd test/e2e && PICTURE=$(CURDIR)/docs/images/rules.svg PROMETHEUS=$(PROMETHEUS) ALERTMANAGER=$(ALERTMANAGER) $(GO) test -p 1 -run '^$$' -bench '$(or $(BENCH),.)' -benchtime 1x -timeout 4h ./dashboards ./page
 
 bench-metadata: build ## Count what the exporter asks of a metadata server, well and throttled (5 minutes)
 	$(GO) run ./test/bench -metadata

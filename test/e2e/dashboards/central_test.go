@@ -30,14 +30,29 @@ func documented(t *testing.T, language, word string) string {
 	return ""
 }
 
+// documentedRow is the expression in the second cell of a row of docs/scaling.md.
+func documentedRow(t *testing.T, first string) string {
+	t.Helper()
+	text, err := os.ReadFile(repository + "docs/scaling.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile("(?m)^\\| " + first + " \\| `([^`]+)` \\|").FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("docs/scaling.md has no row %q", first)
+	}
+	return strings.ReplaceAll(string(m[1]), `\|`, "|")
+}
+
 // One Prometheus for each cluster evaluates the rules, and writes to a central one what
 // docs/scaling.md tells to write. One of the clusters has two replicas, and one stops.
 func TestTheFleetDashboardOnACentralStore(t *testing.T) {
 	t.Parallel()
 	const goneAfter = 15 * time.Second
-	central := startPrometheus(t, t.TempDir(), map[string]any{
-		"storage": map[string]any{"tsdb": map[string]any{"out_of_order_time_window": "1m"}},
-	}, "--web.enable-remote-write-receiver", "--query.lookback-delta="+goneAfter.String())
+	storage := map[string]any{"tsdb": map[string]any{"out_of_order_time_window": "1m"}}
+	central := startPrometheus(t, t.TempDir(), map[string]any{"storage": storage}, "--web.enable-remote-write-receiver", "--query.lookback-delta="+goneAfter.String())
+	// Another one pages for all clusters by what their agents export.
+	paging := startPrometheus(t, t.TempDir(), map[string]any{"storage": storage, "rule_files": []string{hurriedRules(t)}}, "--web.enable-remote-write-receiver")
 
 	broken, well := &cluster{nodes: everyState(), annotations: true, native: true}, &cluster{nodes: healthy(3), annotations: true}
 	broken.start(t)
@@ -53,6 +68,13 @@ func TestTheFleetDashboardOnACentralStore(t *testing.T) {
 		write, _ := writes[0].(map[string]any)
 		labels["cluster"], labels["replica"], write["url"] = name, replica, "http://"+central+"/api/v1/write"
 		maps.Copy(global, map[string]any{"scrape_interval": scrapeInterval.String(), "scrape_timeout": "1s", "evaluation_interval": "1s"})
+		config["remote_write"] = append(writes, map[string]any{
+			"url": "http://" + paging + "/api/v1/write",
+			"write_relabel_configs": []any{
+				map[string]any{"source_labels": []string{"__name__"}, "regex": documentedRow(t, "what pages"), "action": "keep"},
+				map[string]any{"regex": "replica", "action": "labeldrop"},
+			},
+		})
 		config["rule_files"], config["scrape_configs"] = []string{hurriedRules(t)}, scrapes(t, c)
 		return startPrometheus(t, t.TempDir(), config)
 	}
@@ -108,6 +130,30 @@ func TestTheFleetDashboardOnACentralStore(t *testing.T) {
 		sent, err := g.ask(t.Context(), asked{kind: "instant", expression: `group by (replica) ({replica!=""})`})
 		if err != nil || sent.count() != 0 {
 			t.Errorf("%v replicas (%v), want none", sent.series, err)
+		}
+	})
+	t.Run("paged centrally", func(t *testing.T) {
+		pages := `count by (cluster, alertname, node) (ALERTS{alertname=~"WorkloadIdentity(NodeFallback|Mismatch)",alertstate="firing"})`
+		here, there := grafana{prometheus: first, span: 5 * time.Minute, scrape: scrapeInterval}, grafana{prometheus: paging, span: 5 * time.Minute, scrape: scrapeInterval}
+		there.await(t, pages, 2)
+		there.await(t, "workload_identity_suspected_cause", 1) // for the texts
+		here.end, there.end = time.Now(), time.Now()
+		var alerts [2][]string
+		for i, g := range []grafana{here, there} {
+			r, err := g.ask(t.Context(), asked{kind: "instant", expression: pages})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range r.series {
+				alerts[i] = append(alerts[i], s.Metric["alertname"]+" on "+s.Metric["node"])
+				if i == 1 && s.Metric["cluster"] != "broken" {
+					t.Errorf("%v pages centrally", s.Metric)
+				}
+			}
+			slices.Sort(alerts[i])
+		}
+		if !slices.Equal(alerts[0], alerts[1]) {
+			t.Errorf("centrally there page %v, want %v as in the cluster", alerts[1], alerts[0])
 		}
 	})
 
