@@ -136,7 +136,7 @@ func TestTheFleetDashboardOnACentralStore(t *testing.T) {
 		pages := `count by (cluster, alertname, node) (ALERTS{alertname=~"WorkloadIdentity(NodeFallback|Mismatch)",alertstate="firing"})`
 		here, there := grafana{prometheus: first, span: 5 * time.Minute, scrape: scrapeInterval}, grafana{prometheus: paging, span: 5 * time.Minute, scrape: scrapeInterval}
 		there.await(t, pages, 2)
-		there.await(t, "workload_identity_suspected_cause", 1) // for the texts
+		there.await(t, "count(workload_identity_suspected_cause)", 1) // for the texts
 		here.end, there.end = time.Now(), time.Now()
 		var alerts [2][]string
 		for i, g := range []grafana{here, there} {
