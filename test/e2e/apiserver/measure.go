@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -92,16 +93,16 @@ func (m *measurement) rates() []float64 {
 func (m *measurement) table(w io.Writer) {
 	rates := m.rates()
 	fmt.Fprintf(w, "\n%d agents\n\n| phase | seconds | requests/s | most/s over %d s | connections/s | of them failed | API server's cores | states at the end |\n|---|---|---|---|---|---|---|---|\n", len(m.fleet.agents), over)
-	for _, p := range m.phases {
+	for i, p := range m.phases {
 		seconds := float64(p.to - p.from)
 		all, most := 0.0, 0.0
 		failed := map[kube.Reason]int{}
-		for i := p.from; i < min(p.to, len(rates)); i++ {
-			all += rates[i]
-			if i+over <= min(p.to, len(rates)) {
-				most = max(most, sum(rates[i:i+over])/over)
+		for at := p.from; at < min(p.to, len(rates)); at++ {
+			all += rates[at]
+			if at+over <= min(p.to, len(rates)) {
+				most = max(most, sum(rates[at:at+over])/over)
 			}
-			for r, n := range m.fleet.requests[i] {
+			for r, n := range m.fleet.requests[at] {
 				failed[r] += n
 			}
 		}
@@ -111,7 +112,7 @@ func (m *measurement) table(w io.Writer) {
 				failures = append(failures, fmt.Sprintf("%d %s", failed[r], r))
 			}
 		}
-		fmt.Fprintf(w, "| %s | %.0f | %.1f | %.0f | %.1f | %s | %.2f | %s |\n", p.name, seconds, all/seconds, most, float64(p.connections)/seconds, strings.Join(failures, ", "), p.cpu/seconds, p.states)
+		fmt.Fprintf(w, "| %d. %s | %.0f | %.1f | %.0f | %.1f | %s | %.2f | %s |\n", i+1, p.name, seconds, all/seconds, most, float64(p.connections)/seconds, strings.Join(failures, ", "), p.cpu/seconds, p.states)
 	}
 }
 
@@ -134,8 +135,8 @@ func (m *measurement) draw(file string) error {
 		Title: fmt.Sprintf("Requests of %d agents to the API server", len(m.fleet.agents)), X: "minutes", Y: "requests each second, over 10 s",
 		Lines: []curve.Line{{Name: "all requests", Points: points}}, LogY: true,
 	}
-	for _, phase := range m.phases {
-		p.Marks = append(p.Marks, curve.Mark{Name: phase.name, X: float64(phase.from) / 60})
+	for i, phase := range m.phases {
+		p.Marks = append(p.Marks, curve.Mark{Name: strconv.Itoa(i + 1), X: float64(phase.from) / 60})
 	}
 	return p.Write(file)
 }

@@ -21,7 +21,7 @@ type Line struct {
 	Dots bool
 }
 
-// Mark is a named vertical line.
+// Mark is a vertical line with a short name above it.
 type Mark struct {
 	Name string
 	X    float64
@@ -80,19 +80,17 @@ func (p Picture) Write(file string) error {
 			most = max(most, at.Y)
 		}
 	}
-	for _, m := range p.Marks {
+	for i, m := range p.Marks {
 		line, err := plotter.NewLine(plotter.XYs{{X: m.X, Y: drawn.Y.Min}, {X: m.X, Y: most}})
 		if err != nil {
 			return fmt.Errorf("draw %s: %w", m.Name, err)
 		}
 		line.Color, line.Dashes = color.Gray{128}, []vg.Length{vg.Points(2), vg.Points(2)}
-		name, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: m.X, Y: most}}, Labels: []string{" " + m.Name}})
+		name, err := plotter.NewLabels(plotter.XYLabels{XYs: plotter.XYs{{X: m.X, Y: most}}, Labels: []string{m.Name}})
 		if err != nil {
 			return fmt.Errorf("draw %s: %w", m.Name, err)
 		}
-		for i := range name.TextStyle {
-			name.TextStyle[i].Rotation = -1.5708
-		}
+		name.Offset = vg.Point{X: -2, Y: vg.Points(float64(2 + i%3*10))} // where they are close to one another
 		drawn.Add(line, name)
 	}
 	canvas := vgsvg.New(20*vg.Centimeter, 9*vg.Centimeter)
