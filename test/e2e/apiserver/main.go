@@ -81,7 +81,7 @@ func run(ctx context.Context, o options) error {
 }
 
 func restart(ctx context.Context, command string) error {
-	out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput()
+	out, err := exec.CommandContext(ctx, "sh", "-c", command).CombinedOutput() //nolint:gosec // it is this program's own argument
 	if err != nil {
 		return fmt.Errorf("restart the API server: %w: %s", err, out)
 	}
