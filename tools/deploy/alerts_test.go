@@ -94,7 +94,7 @@ func TestTheValuesOfTheReadmeChangeAlerts(t *testing.T) {
 				want.Expr.StrVal = strings.ReplaceAll(want.Expr.StrVal, "(cluster", "(location, cluster")
 				for part, said := range want.Annotations {
 					want.Annotations[part] = strings.NewReplacer("cluster=%q,", "location=%q,cluster=%q,", "$labels.cluster $labels.node", "$labels.location $labels.cluster $labels.node",
-						"$labels.cluster |", "$labels.location $labels.cluster |", " of cluster {{ . }}{{ end }}", " of cluster {{ . }}{{ end }}{{ with $labels.location }} in {{ . }}{{ end }}").Replace(said)
+						"$labels.cluster |", "$labels.location $labels.cluster |", "$labels.cluster (or", "$labels.location $labels.cluster (or", " of cluster {{ . }}{{ end }}", " of cluster {{ . }}{{ end }}{{ with $labels.location }} in {{ . }}{{ end }}").Replace(said)
 				}
 			}
 			if got, want := text(t, a), text(t, want); got != want {

@@ -41,7 +41,7 @@ func BenchmarkRules(b *testing.B) {
 		{15_000, 1, 0.01, true, false},
 		{15_000, 1, 1, true, false},
 		{15_000, 100, 0.01, true, false},
-		{5_000, 1, 0.01, true, true},
+		{1_000, 1, 0.01, true, true},
 		{1_000, 1, 0.01, false, false},
 		{5_000, 1, 0.01, false, false},
 		{15_000, 1, 0.01, false, false},
