@@ -86,7 +86,7 @@ func (s *schedule) due() bool { return !time.Now().Before(s.next) }
 // wrote plans the next time: as soon as wait tells after a success, and soon after a
 // failure, but less and less often.
 func (s *schedule) wrote(ok bool, wait time.Duration) {
-	spread := wait / 5
+	spread := wait / 10
 	if ok {
 		s.failures = 0
 	} else {
