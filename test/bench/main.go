@@ -42,7 +42,7 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	duration := flags.Duration("duration", 120*time.Second, "how long to measure, from 2s up")
+	duration := flags.Duration("duration", 120*time.Second, "how long to measure, from 2s up, before a minute at the default intervals")
 	warmUp := flags.Duration("warmup", 5*time.Second, "how long the programs run before that, from 2s up")
 	names := flags.String("programs", exporterName+","+floorName+","+blackboxName, "the programs to measure, separated by commas")
 	metadata := flags.Bool("metadata", false, "measure instead what the exporter asks of the metadata server, with its default intervals")

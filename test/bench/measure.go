@@ -96,16 +96,16 @@ func measure(ctx context.Context, p program, warmUp, duration time.Duration) (m 
 		return m, fmt.Errorf("%w: build it first, see make bench", err)
 	}
 	m.binary = file.Size()
-	err = p.run(ctx, path, interval, interval, func(w *world, pid int, s *scraper) error { return m.busy(ctx, w, pid, s, warmUp, duration) })
+	err = p.run(ctx, path, interval, interval, func(w *world, c *process, s *scraper) error { return m.busy(ctx, w, c, s, warmUp, duration) })
 	if err != nil {
 		return m, err
 	}
 	const probed, token = 10 * time.Second, time.Minute // the exporter's defaults
-	return m, p.run(ctx, path, probed, token, func(_ *world, pid int, s *scraper) error { return m.quiet(ctx, pid, s, min(time.Minute, duration)) })
+	return m, p.run(ctx, path, probed, token, func(_ *world, c *process, s *scraper) error { return m.quiet(ctx, c, s) })
 }
 
 // run runs the program, and what uses it.
-func (p program) run(ctx context.Context, path string, probed, token time.Duration, use func(*world, int, *scraper) error) (err error) {
+func (p program) run(ctx context.Context, path string, probed, token time.Duration, use func(*world, *process, *scraper) error) (err error) {
 	world, err := startWorld(ctx)
 	if err != nil {
 		return err
@@ -122,9 +122,8 @@ func (p program) run(ctx context.Context, path string, probed, token time.Durati
 	}
 	defer func() { err = errors.Join(err, child.stop()) }()
 	scraper := newScraper(child.address, p.needs, p.pages(world)...)
-	scraper.began = child.began
 	defer scraper.close()
-	if err := use(world, child.pid(), scraper); err != nil {
+	if err := use(world, child, scraper); err != nil {
 		return err
 	}
 	if world.reads() == 0 && p.name != blackboxName {
@@ -133,8 +132,8 @@ func (p program) run(ctx context.Context, path string, probed, token time.Durati
 	return nil
 }
 
-func (m *measurement) busy(ctx context.Context, w *world, pid int, s *scraper, warmUp, duration time.Duration) (err error) {
-	if m.ready, err = s.ready(ctx); err != nil {
+func (m *measurement) busy(ctx context.Context, w *world, c *process, s *scraper, warmUp, duration time.Duration) (err error) {
+	if m.ready, err = s.ready(ctx, c.began); err != nil {
 		return err
 	}
 	// What a process does once, such as reading the ServiceAccount, and the heap's
@@ -143,7 +142,7 @@ func (m *measurement) busy(ctx context.Context, w *world, pid int, s *scraper, w
 		return err
 	}
 	cyclesBefore := w.cycles()
-	m.cpu, err = cpuOf(pid, func() error {
+	m.cpu, err = cpuOf(c.pid(), func() error {
 		m.scrapes, err = s.scrapeFor(ctx, duration, interval)
 		return err
 	})
@@ -153,18 +152,18 @@ func (m *measurement) busy(ctx context.Context, w *world, pid int, s *scraper, w
 	if m.cycles = w.cycles() - cyclesBefore; m.cycles == 0 {
 		return errors.New("it made no probe")
 	}
-	m.memory, err = readMemory(pid)
+	m.memory, err = readMemory(c.pid())
 	return err
 }
 
 // quiet is without the beginning: the first scrape comes at the end of an interval.
-func (m *measurement) quiet(ctx context.Context, pid int, s *scraper, lasts time.Duration) (err error) {
-	scraped := min(15*time.Second, lasts/2)
+func (m *measurement) quiet(ctx context.Context, c *process, s *scraper) (err error) {
+	const scraped = 15 * time.Second
 	if _, err := s.scrapeFor(ctx, scraped, scraped); err != nil {
 		return err
 	}
-	m.minute, err = cpuOf(pid, func() error {
-		_, err := s.scrapeFor(ctx, lasts, scraped)
+	m.minute, err = cpuOf(c.pid(), func() error {
+		_, err := s.scrapeFor(ctx, time.Minute, scraped)
 		return err
 	})
 	return err

@@ -40,7 +40,6 @@ type scraper struct {
 	urls   []string
 	needs  sample
 	client *http.Client
-	began  time.Time // when the program was started
 }
 
 // newScraper returns a scraper that finds fault with a scrape without the needed
@@ -61,10 +60,10 @@ func (s *scraper) close() { s.client.CloseIdleConnections() }
 
 // ready scrapes again and again until what the program needs is there, and returns how
 // long after the start of the program that was.
-func (s *scraper) ready(ctx context.Context) (time.Duration, error) {
+func (s *scraper) ready(ctx context.Context, began time.Time) (time.Duration, error) {
 	for {
 		_, text, err := s.scrape(ctx)
-		took := time.Since(s.began)
+		took := time.Since(began)
 		switch {
 		case err != nil:
 			return 0, fmt.Errorf("scrape: %w", err)

@@ -90,6 +90,10 @@ func TestLinksToDashboardsNeedAnAddress(t *testing.T) {
 		if name != "" && !strings.HasPrefix(a.Annotations["dashboard_url"], "https://g/d/workload-identity-") {
 			t.Errorf("%s links to %q", name, a.Annotations["dashboard_url"])
 		}
+		// One that stands for many nodes leads to their cluster.
+		if link := a.Annotations["dashboard_url"]; strings.Contains(link, "var-node=") && !strings.Contains(link, "{{ if $labels.node }}node{{ else }}cluster{{ end }}?") {
+			t.Errorf("%s links to the page of a node whether it names one or not: %s", name, link)
+		}
 	}
 }
 
