@@ -107,10 +107,11 @@ func (c *cluster) names(t *testing.T, n *node) {
 }
 
 // lasted fails unless the expression had the value all the time. A page can stay
-// by luck, when Alertmanager did not look while its alert was gone.
+// by luck, when Alertmanager did not look while its alert was gone. It looks no further
+// back than that: what came before, such as the first scrapes, is not asked about.
 func (c *cluster) lasted(t *testing.T, expression string, want float64, since time.Duration) {
 	t.Helper()
-	window := fmt.Sprintf("[%.0fs:5s]", since.Seconds())
+	window := fmt.Sprintf("[%ds:5s]", int(since.Seconds()))
 	for _, worst := range []string{"min_over_time", "max_over_time"} {
 		got, err := c.monitoring.query(t.Context(), worst+"(("+expression+" or vector(0))"+window+")")
 		if err != nil || got != want {
