@@ -125,7 +125,7 @@ func (a *audit) compile() {
 			if r.Selector == nil {
 				continue
 			}
-			p := egressPolicy{name: kind + c.Metadata.Name, selects: endpoints(*r.Selector)}
+			p := egressPolicy{name: kind + c.Metadata.Name, selects: endpoints(*r.Selector, a.datapath.settings.Cilium.Data["labels"] != "")}
 			p.isolates = len(r.Egress)+len(r.Deny) > 0
 			if r.Default.Egress != nil {
 				p.isolates = *r.Default.Egress
@@ -249,6 +249,10 @@ func (r ciliumEgress) to(d destination) diagnose.Tristate {
 		}
 	}
 	is := diagnose.No
+	// What has no IPv6 beside it may be in the world alone (cilium/cilium#29958).
+	if !d.host && slices.Contains(r.Entities, "world-ipv4") {
+		is = diagnose.Unknown
+	}
 	// toCIDR never means the node.
 	for _, c := range r.CIDRs {
 		if !d.host && contains(c, d.Addr()) {
@@ -314,8 +318,8 @@ func (r ciliumEgress) by(port int) diagnose.Tristate {
 
 // endpoints tells which Pods a selector of Cilium's selects: keys have the prefix of a
 // source of labels, and labels of the Pod's namespace and others are looked at, too, which are
-// not known here.
-func endpoints(s metav1.LabelSelector) func(Pod) diagnose.Tristate {
+// not known here. Cilium may be told to look at few of a Pod's labels (cilium/cilium#18878).
+func endpoints(s metav1.LabelSelector, limited bool) func(Pod) diagnose.Tristate {
 	known := true
 	plain := func(key string) string {
 		for _, source := range []string{"k8s:", "any:"} {
@@ -323,7 +327,7 @@ func endpoints(s metav1.LabelSelector) func(Pod) diagnose.Tristate {
 		}
 		own := key == namespaceLabel || key == accountLabel || strings.HasPrefix(key, "app.kubernetes.io/")
 		// Cilium leaves most labels of Kubernetes out of what it selects by.
-		if !own && (strings.Contains(key, ":") || strings.Contains(key, "io.cilium.") || strings.Contains(key, "kubernetes.io") || strings.Contains(key, "k8s.io") || strings.HasPrefix(key, "pod-template-") || key == "controller-revision-hash") {
+		if limited && key != namespaceLabel || !own && (strings.Contains(key, ":") || strings.Contains(key, "io.cilium.") || strings.Contains(key, "kubernetes.io") || strings.Contains(key, "k8s.io") || strings.HasPrefix(key, "pod-template-") || key == "controller-revision-hash") {
 			known = false
 		}
 		return key
