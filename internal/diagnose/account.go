@@ -172,6 +172,9 @@ func (f Facts) named() string {
 func bindingMissing(f Facts) opinion {
 	switch f.refusal() {
 	case identity.Denied:
+		if blocked := f.blocked(); blocked != "" {
+			return rulesOut("IAM says that something else is in the way: %s.", blocked)
+		}
 		return suggests("IAM refuses a token of %s with 403, most often because the Kubernetes ServiceAccount lacks "+
 			"roles/iam.workloadIdentityUser on it. An account that does not exist or is disabled gets "+
 			"the same answer.", quote(string(f.Verdict.Identity)))
@@ -180,6 +183,24 @@ func bindingMissing(f Facts) opinion {
 	default:
 		return opinion{}
 	}
+}
+
+// apiBlocked: IAM names what is in the way, and asks for no role.
+func apiBlocked(f Facts) opinion {
+	blocked := f.blocked()
+	if blocked == "" {
+		return opinion{}
+	}
+	return proves("IAM refuses a token of %s with 403, and says why: %s.", quote(string(f.Verdict.Identity)), blocked)
+}
+
+// blocked is what IAM says is in the way of the token, empty if nothing.
+func (f Facts) blocked() string {
+	if f.refusal() == "" {
+		return ""
+	}
+	_, failure := f.failure()
+	return failure.Blocked
 }
 
 // refusal is the reason with which a token is refused. The VM's server asks no

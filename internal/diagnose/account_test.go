@@ -141,6 +141,7 @@ func TestTheExpectation(t *testing.T) {
 func TestIAM(t *testing.T) {
 	diagnoses(t, []row{
 		{"the binding is missing", facts(refused(identity.Denied, 403)), "suggests iam_binding_missing", ""},
+		{"IAM says what is in the way", facts(refused(identity.Denied, 403), blocked), "proves iam_api_blocked", "iam_binding_missing"},
 		{
 			"the account does not exist", facts(refused(identity.NoServiceAccount, 404)),
 			"proves gsa_missing", "iam_binding_missing",

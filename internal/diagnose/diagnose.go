@@ -64,6 +64,8 @@ const (
 	GSAMissing Cause = "gsa_missing"
 	// IAMBindingMissing: the Kubernetes ServiceAccount may not use it.
 	IAMBindingMissing Cause = "iam_binding_missing"
+	// IAMAPIBlocked: nobody gets a token from it, whatever his roles.
+	IAMAPIBlocked Cause = "iam_api_blocked"
 	// Throttled: the metadata server, STS or IAM has too much to do.
 	Throttled Cause = "throttled"
 	// STSBlocked: the metadata server does not reach STS or IAM.

@@ -106,6 +106,11 @@ func refused(reason identity.Reason, status int) fact {
 	}
 }
 
+// blocked is a refusal of which IAM says what is in the way.
+func blocked(f *diagnose.Facts) {
+	f.Observation.Token.Failure.Blocked = "VPC Service Controls forbid the request"
+}
+
 func failure(reason identity.Reason, status int) *identity.Failure {
 	return &identity.Failure{Reason: reason, Status: status, Detail: "detail"}
 }

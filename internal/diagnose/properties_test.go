@@ -173,7 +173,7 @@ func worlds(f func(diagnose.Facts)) {
 				all(refused(r, 403), func(f *diagnose.Facts) { f.Verdict.Server = failing }))
 		}
 		dropped := failure(identity.Timeout, 0)
-		states = append(states, failed(by, dropped, dropped, dropped))
+		states = append(states, failed(by, dropped, dropped, dropped), all(refused(identity.Denied, 403), blocked))
 	}
 	settings := []fact{
 		ciliumIs(diagnose.NotRead), ciliumIs(diagnose.Forbidden), ciliumIs(diagnose.Absent),
@@ -344,8 +344,8 @@ func TestDiagnoseIsPure(t *testing.T) {
 
 func TestCausesAreAClosedSet(t *testing.T) {
 	all := diagnose.Causes()
-	if want := slices.Compact(slices.Sorted(slices.Values(all))); len(all) != 24 || len(want) != len(all) {
-		t.Errorf("causes %v: want 24, each once", all)
+	if want := slices.Compact(slices.Sorted(slices.Values(all))); len(all) != 25 || len(want) != len(all) {
+		t.Errorf("causes %v: want 25, each once", all)
 	}
 	for _, c := range slices.Concat(suspectedCauses, riskCauses) {
 		if !slices.Contains(all, c) {

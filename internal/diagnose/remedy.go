@@ -101,7 +101,7 @@ func correctAccount(f Facts) Remedy {
 }
 
 func bind(f Facts) Remedy {
-	member := arg(f.Self.Project, "PROJECT") + ".svc.id.goog[" + f.namespace() + "/" + f.serviceAccount() + "]"
+	member := arg(identity.PoolOf(f.Self.Project), "PROJECT.svc.id.goog") + "[" + f.namespace() + "/" + f.serviceAccount() + "]"
 	return Remedy{
 		"Look whether the account exists and is enabled, and give the Kubernetes ServiceAccount the role. It takes " +
 			"some minutes, and nothing need be restarted.",
@@ -110,6 +110,18 @@ func bind(f Facts) Remedy {
 			"gcloud iam service-accounts get-iam-policy " + f.gsa(),
 			"gcloud iam service-accounts add-iam-policy-binding " + f.gsa() +
 				` --role=roles/iam.workloadIdentityUser --member="serviceAccount:` + member + `"`,
+		},
+	}
+}
+
+func openIAM(f Facts) Remedy {
+	project := arg(f.Self.Project, "PROJECT")
+	return Remedy{
+		"Enable the API in the project of the cluster. Where VPC Service Controls forbid the request, let the perimeter's owner " +
+			"allow the nodes iamcredentials.googleapis.com; the audit log has the violation.",
+		[]string{
+			"gcloud services enable iamcredentials.googleapis.com --project=" + project,
+			`gcloud logging read 'protoPayload.metadata."@type"="type.googleapis.com/google.cloud.audit.VpcServiceControlAuditMetadata"' --freshness=1h --limit=5 --project=` + project,
 		},
 	}
 }
@@ -189,6 +201,15 @@ func findProxy(f Facts) Remedy {
 			"Exclude 169.254.169.254/32 and 169.254.169.252/32 from what the mesh intercepts: with Istio by the Pod's annotation " +
 				"traffic.sidecar.istio.io/excludeOutboundIPRanges. If it fails only while a Pod starts, " +
 				"holdApplicationUntilProxyStarts is enough.",
+			[]string{
+				f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.initContainers[*].name} {.spec.containers[*].name}'",
+				ask,
+			},
+		}
+	case strings.Contains(mark, "l5d-"):
+		return Remedy{
+			"Keep requests to the metadata server from Linkerd's proxy, by the Pod's annotation config.linkerd.io/skip-subnets: " +
+				"169.254.169.254/32,169.254.169.252/32.",
 			[]string{
 				f.kubectl() + "get pod " + f.pod() + " -o jsonpath='{.spec.initContainers[*].name} {.spec.containers[*].name}'",
 				ask,

@@ -195,6 +195,14 @@ func rules() []rule {
 			pages:   pages{"": denied + "1-the-binding-is-missing-denied-403-the-most-likely-one"},
 		},
 		{
+			cause:   IAMAPIBlocked,
+			title:   "The IAM Service Account Credentials API is not enabled, or behind VPC Service Controls",
+			suspect: apiBlocked,
+			remedy:  openIAM,
+			states:  []identity.State{isDenied},
+			pages:   pages{"": denied + "3-the-api-is-blocked-denied-403"},
+		},
+		{
 			cause:   Throttled,
 			title:   "Too many requests for tokens",
 			suspect: throttled,

@@ -209,6 +209,18 @@ func TestRemedies(t *testing.T) {
 			nil,
 		},
 		{
+			"a binding in a sovereign cloud", facts(refused(identity.Denied, 403), ours, func(f *diagnose.Facts) { f.Self.Project = "s3ns:project" }),
+			diagnose.IAMBindingMissing,
+			[]string{`--member="serviceAccount:project.s3ns.svc.id.goog[wi/agent]"`},
+			nil,
+		},
+		{
+			"a binding of a project with a domain, whose pool no source tells", facts(refused(identity.Denied, 403), ours, func(f *diagnose.Facts) { f.Self.Project = "example.com:project" }),
+			diagnose.IAMBindingMissing,
+			[]string{`--member="serviceAccount:PROJECT.svc.id.goog[wi/agent]"`},
+			nil,
+		},
+		{
 			"a node pool", facts(fallback(vm), labels("cloud.google.com/gke-nodepool", "blue")),
 			diagnose.NodePoolGCEMetadata,
 			[]string{"update blue ", "--workload-metadata=GKE_METADATA"},

@@ -96,6 +96,9 @@ type Failure struct {
 	Connected bool
 	// Detail says in words what happened, for people.
 	Detail string
+	// Blocked is what IAM says is in the way of a token, which no role changes, in words
+	// for people. It is empty if it says nothing like that.
+	Blocked string
 }
 
 // Error is the failure as one line.

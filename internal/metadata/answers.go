@@ -106,26 +106,37 @@ func lifetime(expiresIn json.RawMessage) (lifetime time.Duration, ok bool) {
 }
 
 // tokenRefusal tells from the body of an error of the token endpoint what IAM
-// said, as far as the bodies are known. Nothing of the body is repeated.
-func tokenRefusal(r identity.Reason, body []byte) (identity.Reason, string) {
+// said, as far as the bodies are known. Nothing of the body is repeated. What the API of
+// IAM says where it is not enabled, or in a perimeter, is Google's text for any API.
+func tokenRefusal(r identity.Reason, body []byte) (reason identity.Reason, detail, blocked string) {
 	has := func(s string) bool { return bytes.Contains(body, []byte(s)) }
-	switch {
-	case r == identity.Denied && has("IAM returned 403"):
-		return r, "IAM denies the token: the Kubernetes ServiceAccount lacks roles/iam.workloadIdentityUser on the service account, or there is no such account"
-	case has("Failed to generate federated token"):
-		return r, "STS refuses the token of the Kubernetes ServiceAccount, without which the server gets none"
-	case r == identity.Denied && has("metadata endpoint is concealed"):
-		return identity.Malformed, "a metadata concealment proxy answers, not a metadata server"
-	case r == identity.Denied && has("Missing required header"):
-		return identity.Malformed, "the request's Metadata-Flavor header was lost on the way"
-	case r == identity.PodUnknown:
-		return r, "the server says that it does not know the Pod that asks"
-	case r == identity.NotFound && has("IAM returned 404"):
-		return identity.NoServiceAccount, "IAM does not know the service account: it was deleted, or its email is misspelt"
-	case r == identity.NotFound:
-		return r, "the server does not serve tokens, or not yet"
+	if r == identity.Denied && has("IAM returned 403") {
+		// GKE's server adds that a binding may be missing, whatever it is.
+		switch {
+		case has("has not been used in project"), has("SERVICE_DISABLED"):
+			blocked = "the API iamcredentials.googleapis.com is not enabled in the project"
+		case has("prohibited by organization's policy"):
+			blocked = "VPC Service Controls forbid the request"
+		default:
+			return r, "IAM denies the token: the Kubernetes ServiceAccount lacks roles/iam.workloadIdentityUser on the service account, or there is no such account", ""
+		}
+		return r, "IAM denies the token: " + blocked, blocked
 	}
-	return r, "body withheld"
+	switch {
+	case has("Failed to generate federated token"):
+		return r, "STS refuses the token of the Kubernetes ServiceAccount, without which the server gets none", ""
+	case r == identity.Denied && has("metadata endpoint is concealed"):
+		return identity.Malformed, "a metadata concealment proxy answers, not a metadata server", ""
+	case r == identity.Denied && has("Missing required header"):
+		return identity.Malformed, "the request's Metadata-Flavor header was lost on the way", ""
+	case r == identity.PodUnknown:
+		return r, "the server says that it does not know the Pod that asks", ""
+	case r == identity.NotFound && has("IAM returned 404"):
+		return identity.NoServiceAccount, "IAM does not know the service account: it was deleted, or its email is misspelt", ""
+	case r == identity.NotFound:
+		return r, "the server does not serve tokens, or not yet", ""
+	}
+	return r, "body withheld", ""
 }
 
 // parseClaims reads the payload of a JSON Web Token (RFC 7519, section 3) and lets

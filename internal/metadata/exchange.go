@@ -164,7 +164,7 @@ func (x *exchange) refusal(podUnknown bool) *identity.Failure {
 		f.Reason = identity.ServerError
 	}
 	if e == identity.EndpointToken {
-		f.Reason, f.Detail = tokenRefusal(f.Reason, x.body)
+		f.Reason, f.Detail, f.Blocked = tokenRefusal(f.Reason, x.body)
 	}
 	return f
 }

@@ -41,25 +41,26 @@ func markOfProxy(header http.Header, body []byte) string {
 	named := func(name string) string {
 		return `the header "` + strings.ToLower(name) + ": " + foreign.Text(header.Get(name), maxExcerpt) + `"`
 	}
-	server := strings.ToLower(header.Get("Server"))
-	if slices.ContainsFunc([]string{
-		"envoy", "istio-envoy", "squid", "nginx", "openresty", "haproxy", "varnish", "apache", "lighttpd", "caddy", "microsoft-iis",
-		"simplehttp", "basehttp", "werkzeug",
-	}, func(name string) bool { return strings.HasPrefix(server, name) }) {
+	// Who names itself is no metadata server of Google, which has a name of its own or none.
+	if server := strings.ToLower(header.Get("Server")); server != "" && !strings.Contains(server, "metadata") {
 		return named("Server")
 	}
 	if header.Get("Via") != "" {
 		return named("Via")
 	}
-	var ofEnvoy []string
+	// Linkerd says so of its own errors alone (linkerd2-proxy, "l5d-proxy-error").
+	if header.Get("L5d-Proxy-Error") != "" {
+		return named("L5d-Proxy-Error")
+	}
+	var ofProxy []string
 	for name := range header {
-		if strings.HasPrefix(name, "X-Envoy-") {
-			ofEnvoy = append(ofEnvoy, strings.ToLower(name))
+		if strings.HasPrefix(name, "X-Envoy-") || strings.HasPrefix(name, "X-Kong-") || strings.HasPrefix(name, "X-Squid-") {
+			ofProxy = append(ofProxy, strings.ToLower(name))
 		}
 	}
 	switch {
-	case len(ofEnvoy) > 0:
-		return `the header "` + foreign.Text(slices.Min(ofEnvoy), maxExcerpt) + `"`
+	case len(ofProxy) > 0:
+		return `the header "` + foreign.Text(slices.Min(ofProxy), maxExcerpt) + `"`
 	case isPage(header, body):
 		return "an HTML page"
 	}
@@ -76,7 +77,8 @@ func isPage(header http.Header, body []byte) bool {
 
 var saysNoPod = regexp.MustCompile(`(?i)\bcaller is not authenticated\b|\battestation failed\b` +
 	`|\bunable to find pod\b|\bno pods? (with|for|found|matches)\b|\bnot match any pods?\b|\bpod ([^ ]+ ){0,5}not found\b` +
-	`|\b(unknown|unattested) ((source|client|pod|ip) ){0,2}(pod|caller|ip|address)\b`)
+	`|\b(unknown|unattested) ((source|client|pod|ip) ){0,2}(pod|caller|ip|address)\b` +
+	`|\berror looking up pod by ip address\b`) // matheuscscp/gke-metadata-server issue 426: two have it
 
 // knowsNoPod reports whether the server says that it does not know who asks: that
 // there is no Pod with the address, or that nobody vouches for it. GKE's server logs

@@ -113,7 +113,12 @@ func TestWhoAnsweredWhereTheMachineTypeIsNotFound(t *testing.T) {
 		{"a page without a type", map[string]reply{"": {404, "", "\n <HTML><body>gone"}}, unknown, notFound, "an HTML page"},
 		{"a mux of Go", map[string]reply{"": {404, "", "404 page not found\n"}}, unknown, notFound, ""},
 		{"nobody in particular", map[string]reply{"": {404, "", "Not Found\n"}}, unknown, notFound, ""},
-		{"a server of another name", map[string]reply{"": {404, "Server: gunicorn-of-somebody", ""}}, unknown, notFound, ""},
+		{"a server of another name", map[string]reply{"": {404, "Server: gunicorn-of-somebody", ""}}, unknown, notFound, `the header "server: gunicorn-of-somebody"`},
+		{"a metadata server of another name", map[string]reply{"": {404, "Server: gce-metadata-emulator", ""}}, unknown, notFound, ""},
+		{
+			"Linkerd does not reach it", map[string]reply{"": {502, "l5d-proxy-error: endpoint 169.254.169.254:80: client error (Connect)", ""}}, unknown,
+			"server_error, server_error, server_error", `the header "l5d-proxy-error: endpoint 169.254.169.254:80: client error (Connect)"`,
+		},
 
 		{
 			"healthy answers that passed a sidecar (istio issue 10951)",
