@@ -44,6 +44,12 @@ func TestWhenHostRoutingIsOn(t *testing.T) {
 		{"WireGuard", "1.15.0-rc.1", yes, cilium(bpfMasquerade, "true", kubeProxyReplacement, "strict", "enable-wireguard", "true")},
 		{"replacement as far as the kernel can", "v1.12.19", maybe, cilium(bpfMasquerade, "true", kubeProxyReplacement, "probe")},
 		{"replacement in part", "v1.14.19", no, cilium(bpfMasquerade, "true", kubeProxyReplacement, "partial")},
+		// The defaults of the next version are others (cilium/cilium#47631).
+		{"BPF masquerading, and nothing about routing", "v1.21.0-pre.0", maybe, bypass},
+		{"BPF masquerading, and no legacy routing", "v1.21.0", yes, cilium(bpfMasquerade, "true", kubeProxyReplacement, "true", legacyRouting, "false")},
+		{"legacy routing", "v1.21.0", no, legacy},
+		{"nothing about masquerading", "v1.20.2", no, cilium(kubeProxyReplacement, "true")},
+		{"nothing about masquerading", "v1.21.0", maybe, cilium(kubeProxyReplacement, "true", legacyRouting, "false")},
 		{"the key of before Cilium 1.10, off", "v1.9.18", maybe, cilium("masquerade", "false", kubeProxyReplacement, "strict")},
 		{"the key of before Cilium 1.10, on (kubernetes/kops issue 9832)", "v1.8.0", no, cilium("masquerade", "true", kubeProxyReplacement, "strict")},
 	} {
@@ -65,7 +71,12 @@ func TestTheVersionIsAskedForWhereItDecides(t *testing.T) {
 		settings fact
 		want     bool
 	}{
-		{bypass, false},
+		{bypass, true},
+		{cilium(kubeProxyReplacement, "true"), true},
+		{kubeProxy, false},
+		{legacy, false},
+		{iptables, false},
+		{cilium(bpfMasquerade, "true", kubeProxyReplacement, "true", legacyRouting, "false"), false},
 		{ciliumIs(diagnose.Forbidden), false},
 		{cilium(bpfMasquerade, "true", kubeProxyReplacement, "true", "enable-ipsec", "true"), true},
 		{cilium("enable-ipsec", "maybe"), true},

@@ -49,6 +49,10 @@ func legacyRows() []legacyRow {
 // maintained since 2024.
 const oldest = 14
 
+// newest is the newest version whose code was read. The next one is to masquerade by eBPF,
+// and to route by the host's network stack, where nothing else is set (cilium/cilium#47631).
+const newest = 20
+
 func set(key string) func(ciliumSettings) (Tristate, string) {
 	return func(c ciliumSettings) (Tristate, string) { return c.flag(key, No) }
 }
@@ -93,10 +97,20 @@ func (c ciliumSettings) hostRouting() (Tristate, string) {
 	return Yes, list(seen)
 }
 
-// WantsVersion reports whether the version of Cilium decides how it routes.
-func WantsVersion(s Settings) bool { return Facts{Settings: s}.cilium().wantsVersion() }
+// WantsVersion reports whether the version of Cilium may decide how it routes.
+func WantsVersion(s Settings) bool {
+	c := Facts{Settings: s}.cilium()
+	of := func(minor int) Tristate {
+		c.agent.Version = "v1." + strconv.Itoa(minor)
+		is, _ := c.hostRouting()
+		return is
+	}
+	return c.isOfVersions() || of(newest) != of(newest+1)
+}
 
-func (c ciliumSettings) wantsVersion() bool {
+// isOfVersions reports whether one version of Cilium that was read routes otherwise than
+// another by these settings.
+func (c ciliumSettings) isOfVersions() bool {
 	return c.State == Read && slices.ContainsFunc(legacyRows(), func(row legacyRow) bool {
 		holds, _ := row.holds(c)
 		return holds != No && row.until != 0

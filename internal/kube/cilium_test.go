@@ -201,10 +201,24 @@ func TestTheVersionIsReadWhereItDecides(t *testing.T) {
 	}
 }
 
+// Cilium is upgraded while the exporter runs, and its defaults may be others then.
+func TestAnotherVersionIsNoticed(t *testing.T) {
+	c := newCluster(t)
+	c.Put(ciliumConfig, configMap("kube-proxy-replacement", "true"))
+	c.Put(ciliumPods, items(pod(time.Now(), "cilium:v1.20.2")))
+	s := c.settings(t)
+	c.Put(ciliumDaemonSet, object{"spec": object{"template": object{"spec": pod(time.Now(), "cilium:v1.21.0")["spec"]}}})
+	for scope, want := range map[diagnose.Scope]string{diagnose.Refresh: "v1.20.2", diagnose.Routine: "v1.21.0"} {
+		if s := c.client.ClusterSettings(t.Context(), c.self, "cilium", scope, s); s.CiliumAgent.Version != want {
+			t.Errorf("scope %d: version %q, want %q", scope, s.CiliumAgent.Version, want)
+		}
+	}
+}
+
 // What does not change, or is wanted for a bad verdict alone, is not read each time.
 func TestEachScopeReadsNoMoreThanItNeeds(t *testing.T) {
 	c := newCluster(t)
-	c.Put(ciliumConfig, configMap("kube-proxy-replacement", "true"))
+	c.Put(ciliumConfig, configMap("enable-bpf-masquerade", "false"))
 	c.Put(node, labelled("pool", "mine"))
 	c.Put(nodeConfigs, items(nodeConfig("one", object{})))
 	c.Put(ciliumPods, items(pod(time.Now(), "cilium:v1.20.2")))

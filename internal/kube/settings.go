@@ -57,7 +57,8 @@ func (c *Client) ClusterSettings(ctx context.Context, self Self, ciliumNamespace
 	if scope == diagnose.Everything {
 		r.readCiliumPod(ctx)
 	}
-	if r.CiliumAgent.Version == "" && diagnose.WantsVersion(r.Settings) {
+	// It may be another since the last time.
+	if (r.CiliumAgent.Version == "" || scope == diagnose.Routine) && diagnose.WantsVersion(r.Settings) {
 		r.readCiliumVersion(ctx)
 	}
 	return r.Settings
