@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/config"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 func TestDefaults(t *testing.T) {
@@ -23,7 +24,7 @@ func TestDefaults(t *testing.T) {
 	if e, err := c.Expectation(); err != nil || e.Known() {
 		t.Errorf("expectation %v, %v; want none", e, err)
 	}
-	if n, err := c.NodeAccounts(); err != nil || len(n) != 2 {
+	if n, err := c.NodeAccounts(); err != nil || !slices.Equal(n, identity.DefaultNodeAccounts()) {
 		t.Errorf("node accounts %v, %v; want the default ones", n, err)
 	}
 }

@@ -85,18 +85,37 @@ func FromAnnotations(annotations map[string]string, namespace, name, project str
 	return Expectation{Accepted: append([]Pattern{Exactly(id)}, principals...), Source: SourceAnnotation}, nil
 }
 
+const poolSuffix = ".svc.id.goog"
+
 // workloadPools are the project's own pool, for people to see, and any other: a cluster
-// in a fleet has the pool of the fleet's host project, and a sovereign cloud puts its
-// universe between (PROJECT.eu0.svc.id.goog). No more is told apart by that, since all
-// Pods of a cluster have the same pool. For a project with a domain in its ID
-// (example.com:project) no source tells the name.
+// in a fleet has the pool of the fleet's host project. No more is told apart by that,
+// since all Pods of a cluster have the same pool.
 func workloadPools(project string) []Pattern {
-	const anyPool Pattern = "*.svc.id.goog"
-	project, err := fold(project)
-	if err != nil || project == "" || strings.Contains(project, ":") {
-		return []Pattern{anyPool}
+	const anyPool Pattern = "*" + poolSuffix
+	if pool := PoolOf(project); pool != "" {
+		return []Pattern{Pattern(pool), anyPool}
 	}
-	return []Pattern{Pattern(project + ".svc.id.goog"), anyPool}
+	return []Pattern{anyPool}
+}
+
+// PoolOf is the workload pool of a project. In a sovereign cloud, where the ID of a
+// project begins with the cloud's prefix, s3ns:shop, that is shop.s3ns.svc.id.goog (S3NS
+// documentation, "Key differences between Cloud de Confiance and Google Cloud"; secrets-store-csi-driver-provider-gcp
+// issue 655). For a project with a domain in its ID, example.com:shop, no source tells
+// it, and it is empty.
+func PoolOf(project string) string {
+	project, err := fold(project)
+	if err != nil || project == "" {
+		return ""
+	}
+	universe, name, ok := strings.Cut(project, ":")
+	switch {
+	case !ok:
+		return project + poolSuffix
+	case universe == "" || name == "" || strings.Contains(universe, "."):
+		return ""
+	}
+	return name + "." + universe + poolSuffix
 }
 
 // Known reports whether anything is expected at all.

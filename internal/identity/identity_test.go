@@ -234,6 +234,8 @@ func TestFromAnnotations(t *testing.T) {
 		{"not annotated, the project is not known", nil, "", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, a project that is none", nil, "pro\u212Aect", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{"not annotated, a project with a domain", nil, "example.com:project", "*.svc.id.goog", identity.SourceWorkloadPool},
+		{"not annotated, a project of a sovereign cloud", nil, "s3ns:project", "project.s3ns.svc.id.goog,*.svc.id.goog", identity.SourceWorkloadPool},
+		{"not annotated, half a project", nil, "s3ns:", "*.svc.id.goog", identity.SourceWorkloadPool},
 		{
 			"the principal is asked for",
 			map[string]string{identity.AnnotationReturnPrincipal: "true"},

@@ -99,9 +99,14 @@ type NodeAccounts []Pattern
 // DefaultNodeAccounts are the Compute Engine default service accounts, one of which a
 // node pool has if it is created without another. In old projects they are
 // NUMBER@project.gserviceaccount.com (spinnaker issue 1341) or
-// NUMBER-compute@project.gserviceaccount.com.
+// NUMBER-compute@project.gserviceaccount.com, and in a sovereign cloud
+// NUMBER-compute@developer.s3ns-system.iam.gserviceaccount.com, by its prefix (S3NS
+// documentation, "Key differences between Cloud de Confiance and Google Cloud").
 func DefaultNodeAccounts() NodeAccounts {
-	return NodeAccounts{"*-compute@developer.gserviceaccount.com", "*@project.gserviceaccount.com"}
+	return NodeAccounts{
+		"*-compute@developer.gserviceaccount.com", "*@project.gserviceaccount.com",
+		"*-compute@developer.*-system.iam.gserviceaccount.com",
+	}
 }
 
 func (n NodeAccounts) contain(id Identity) bool {

@@ -97,6 +97,8 @@ func TestJudge(t *testing.T) {
 		{"the GKE server answers with the default node account", expected, nodes, gke(nodeSA), identity.NodeFallback},
 		{"the GKE server answers with the default node account of an old project (spinnaker issue 1341)", expected, nodes, gke("123456789012@project.gserviceaccount.com"), identity.NodeFallback},
 		{"the same in another form of old", expected, nodes, gke("123456789012-compute@project.gserviceaccount.com"), identity.NodeFallback},
+		{"the same of a sovereign cloud (S3NS documentation, Key differences)", expected, nodes, gke("1234567-compute@developer.s3ns-system.iam.gserviceaccount.com"), identity.NodeFallback},
+		{"an account of a sovereign cloud whose name is like it", expected, nodes, gke("my-compute@developer.s3ns.iam.gserviceaccount.com"), identity.Mismatch},
 		{"an account of a project whose name is project", expected, nodes, gke("app@project.iam.gserviceaccount.com.example.com"), identity.Mismatch},
 		{"the GKE server answers with a node account that nobody named", expected, nodes, gke(customSA), identity.Mismatch},
 		{"the GKE server answers with a node account of the configured pattern", expected, configured, gke(customSA), identity.NodeFallback},

@@ -299,14 +299,9 @@ func (c *Cluster) expectation(ctx context.Context, namespace, name string) (stri
 }
 
 func noExpectation(namespace, account string, n liveNode) string {
-	project := "PROJECT"
-	if rest, ok := strings.CutPrefix(n.Spec.ProviderID, "gce://"); ok {
-		if id, _, _ := strings.Cut(rest, "/"); id != "" {
-			project = shown(id)
-		}
-	}
-	return fmt.Sprintf("ServiceAccount %s/%s names no Google service account by the annotation %s alone, so its Pods are a principal, which the metadata server calls %s.svc.id.goog, "+
-		"or that of the fleet's host project: name what is right by --expect", namespace, account, identity.AnnotationServiceAccount, project)
+	pool := cmp.Or(shown(identity.PoolOf(projectOfNode(n.Spec.ProviderID))), "PROJECT.svc.id.goog")
+	return fmt.Sprintf("ServiceAccount %s/%s names no Google service account by the annotation %s alone, so its Pods are a principal, which the metadata server calls %s, "+
+		"or that of the fleet's host project: name what is right by --expect", namespace, account, identity.AnnotationServiceAccount, pool)
 }
 
 // add puts the ephemeral container into the Pod. It passes Pod Security "restricted".

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/foreign"
+	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
 )
 
 // IAM is what Google says about the accounts, by the caller's own credentials.
@@ -49,9 +50,17 @@ func NewIAM(ctx context.Context) (*IAM, error) {
 		Quota string `json:"quota_project_id"`
 	}
 	_ = json.Unmarshal(found.JSON, &file) // there is none where the metadata server gives tokens
+	// A token is for the cloud that it comes from, and nobody else is to see it.
+	universe, err := found.GetUniverseDomain()
+	if err != nil {
+		return nil, errors.New("the Application Default Credentials do not tell their universe domain: is the metadata server reached?")
+	}
+	if want := os.Getenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN"); want != "" && want != universe {
+		return nil, fmt.Errorf("GOOGLE_CLOUD_UNIVERSE_DOMAIN=%q, but the Application Default Credentials are for %q: want credentials of that cloud", want, universe)
+	}
 	client := oauth2.NewClient(ctx, found.TokenSource)
 	return &IAM{
-		Client: client, Accounts: "https://iam.googleapis.com", Projects: "https://cloudresourcemanager.googleapis.com",
+		Client: client, Accounts: "https://iam." + universe, Projects: "https://cloudresourcemanager." + universe,
 		QuotaProject: cmp.Or(os.Getenv("GOOGLE_CLOUD_QUOTA_PROJECT"), file.Quota),
 	}, nil
 }
@@ -102,13 +111,14 @@ func (i *IAM) Audit(ctx context.Context, inventory Inventory) ([]Finding, []stri
 	a := iamAudit{IAM: i, audit: audit{findings: map[Finding]bool{}}, unread: map[string]bool{}}
 	projects := map[string]bool{}
 	for _, n := range inventory.Nodes {
-		// gce://PROJECT/ZONE/INSTANCE
-		if project, _, ok := strings.Cut(strings.TrimPrefix(n.Spec.ProviderID, "gce://"), "/"); ok && project != "" && strings.HasPrefix(n.Spec.ProviderID, "gce://") {
+		if project := projectOfNode(n.Spec.ProviderID); project != "" {
 			projects[project] = true
 		}
 	}
-	for project := range projects {
-		a.pools = append(a.pools, project+".svc.id.goog")
+	for _, project := range slices.Sorted(maps.Keys(projects)) {
+		if pool := identity.PoolOf(project); pool != "" {
+			a.pools = append(a.pools, pool)
+		}
 	}
 	if i.Pool != "" {
 		a.pools = []string{i.Pool}
@@ -137,12 +147,27 @@ func (i *IAM) Audit(ctx context.Context, inventory Inventory) ([]Finding, []stri
 	return a.audit.sorted(), slices.Sorted(maps.Keys(a.unread)), ctx.Err()
 }
 
-// projectOf is the project of a service account by its email, - where that does not tell.
+// projectOfNode is PROJECT in gce://PROJECT/ZONE/INSTANCE, and empty for any other ID.
+func projectOfNode(providerID string) string {
+	path, _ := strings.CutPrefix(providerID, "gce://")
+	project, _, ok := strings.Cut(path, "/")
+	if !ok || path == providerID {
+		return ""
+	}
+	return project
+}
+
+// projectOf is the project of a service account by its email, - where that does not tell, as for those
+// that Google makes. In a sovereign cloud app@shop.s3ns.iam.gserviceaccount.com is of the project s3ns:shop.
 func projectOf(email string) string {
 	_, domain, _ := strings.Cut(email, "@")
 	project, ok := strings.CutSuffix(domain, ".iam.gserviceaccount.com")
-	if !ok || strings.Contains(project, ".") { // a sovereign cloud, or a project of a domain
+	name, universe, sovereign := strings.Cut(project, ".")
+	switch {
+	case !ok, strings.Contains(universe, "."), strings.HasSuffix(universe, "-system"):
 		return "-"
+	case sovereign:
+		return universe + ":" + name
 	}
 	return project
 }

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -139,10 +141,16 @@ func TestIAM(t *testing.T) {
 // asked audits the healthy cluster by the stand-in, with a token.
 func asked(t *testing.T, g *google, token string) (found, unread []string, said string) {
 	t.Helper()
-	server := httptest.NewServer(g)
-	t.Cleanup(server.Close)
 	w := healthy()
 	w.node["spec"] = object{"providerID": "gce://demo-project/europe-west1-b/gke-n1"}
+	return ask(t, g, token, w)
+}
+
+// ask audits a cluster by the stand-in, with a token.
+func ask(t *testing.T, g *google, token string, w world) (found, unread []string, said string) {
+	t.Helper()
+	server := httptest.NewServer(g)
+	t.Cleanup(server.Close)
 	i, err := plugin.ReadDump(strings.NewReader(dump(t, w)))
 	if err != nil {
 		t.Fatal(err)
@@ -160,6 +168,49 @@ func asked(t *testing.T, g *google, token string) (found, unread []string, said 
 		found = append(found, f.Code+" "+f.Object+": "+f.Evidence)
 	}
 	return found, unread, fmt.Sprintf("%+v %v", all, unread)
+}
+
+// In a sovereign cloud projects, pools, accounts and addresses have other names (S3NS
+// documentation, "Key differences between Cloud de Confiance and Google Cloud").
+func TestASovereignCloudIsAskedByItsNames(t *testing.T) {
+	const account = "app@demo.s3ns.iam.gserviceaccount.com"
+	path := "/v1/projects/s3ns:demo/serviceAccounts/" + account
+	g := &google{answers: map[string]any{
+		"GET " + path: object{"email": account},
+		"POST " + path + ":getIamPolicy": bindings(binds("roles/iam.workloadIdentityUser",
+			"serviceAccount:demo.s3ns.svc.id.goog[shop/app]")),
+		"POST /v1/projects/s3ns:demo:getIamPolicy":                                                 bindings(),
+		"GET /v2/policies/cloudresourcemanager.googleapis.com%2Fprojects%2Fs3ns:demo/denypolicies": object{},
+	}}
+	w := healthy()
+	w.node["spec"] = object{"providerID": "gce://s3ns:demo/u-france-east1-a/gke-n1"}
+	w.account["metadata"].(object)["annotations"] = object{"iam.gke.io/gcp-service-account": account}
+	if found, unread, _ := ask(t, g, secret, w); len(found)+len(unread) > 0 {
+		t.Errorf("found %q, unread %q, want none; asked %q", found, unread, g.asked)
+	}
+}
+
+// The token of one cloud is not for another.
+func TestCredentialsAreForOneCloud(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "credentials.json")
+	t.Setenv("GOOGLE_APPLICATION_CREDENTIALS", file)
+	t.Setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "")
+	for universe, want := range map[string]string{"": "googleapis.com", "s3nsapis.fr": "s3nsapis.fr"} {
+		if err := os.WriteFile(file, mustJSON(t, object{"type": "service_account", "universe_domain": universe}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		i, err := plugin.NewIAM(t.Context())
+		if err != nil || i.Accounts != "https://iam."+want || i.Projects != "https://cloudresourcemanager."+want {
+			t.Errorf("%q: asks %+v, %v", universe, i, err)
+		}
+	}
+	if err := os.WriteFile(file, mustJSON(t, object{"type": "service_account"}), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("GOOGLE_CLOUD_UNIVERSE_DOMAIN", "s3nsapis.fr")
+	if _, err := plugin.NewIAM(t.Context()); err == nil || !strings.Contains(err.Error(), `GOOGLE_CLOUD_UNIVERSE_DOMAIN="s3nsapis.fr"`) {
+		t.Errorf("credentials of another cloud: %v", err)
+	}
 }
 
 // Whoever has no right learns nothing, and the answer that quotes the token is not shown.
