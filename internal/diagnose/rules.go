@@ -196,7 +196,7 @@ func rules() []rule {
 		},
 		{
 			cause:   IAMAPIBlocked,
-			title:   "The IAM Service Account Credentials API is not enabled, or behind VPC Service Controls",
+			title:   "The IAM Credentials API is off, or behind a perimeter",
 			suspect: apiBlocked,
 			remedy:  openIAM,
 			states:  []identity.State{isDenied},
