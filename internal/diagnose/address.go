@@ -76,6 +76,9 @@ func sourceNAT(f Facts) opinion {
 	switch {
 	case f.onlyVMAnswers():
 		return rulesOut("The VM's metadata server answers, which gives the node's identity to every source address.")
+	case f.passed() != "" && f.gkeAnswers() && f.in(identity.Unbound, identity.Mismatch, identity.NodeFallback):
+		return suggests("The answer with the identity has passed a proxy, as it has %s. GKE's metadata server tells Pods by "+
+			"their source address, and takes a proxy that asks in its own name for the Pod.", f.passed()).first()
 	case !f.podUnrecognised() || ciliumLinkLocal(f).confidence == Suggests || agentLinkLocal(f).confidence == Suggests:
 	case failure != nil && failure.Reason == identity.PodUnknown:
 		return suggests("The metadata server says that it does not know the Pod that asks (%s). It tells Pods by their "+

@@ -106,6 +106,9 @@ func refused(reason identity.Reason, status int) fact {
 	}
 }
 
+// passed is an identity that has come through a proxy.
+func passed(f *diagnose.Facts) { f.Observation.Email.Passed = `the header "server: istio-envoy"` }
+
 // blocked is a refusal of which IAM says what is in the way.
 func blocked(f *diagnose.Facts) {
 	f.Observation.Token.Failure.Blocked = "VPC Service Controls forbid the request"

@@ -38,6 +38,15 @@ func (f Facts) proxied() (identity.Endpoint, *identity.Failure, string) {
 	return "", nil, ""
 }
 
+// passed is the mark of a proxy that the answer with the identity has passed, empty if
+// there is none.
+func (f Facts) passed() string {
+	if e := f.Observation.Email; e.Live() && e.OK() {
+		return foreign.Text(e.Passed, 128)
+	}
+	return ""
+}
+
 // all reports whether every request of the last probe failed for this reason.
 func (f Facts) all(reason identity.Reason) bool {
 	return !f.anyRequest(func(r identity.Request) bool { return r.OK() || r.Failure.Reason != reason })

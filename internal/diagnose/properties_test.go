@@ -173,7 +173,8 @@ func worlds(f func(diagnose.Facts)) {
 				all(refused(r, 403), func(f *diagnose.Facts) { f.Verdict.Server = failing }))
 		}
 		dropped := failure(identity.Timeout, 0)
-		states = append(states, failed(by, dropped, dropped, dropped), all(refused(identity.Denied, 403), blocked))
+		states = append(states, failed(by, dropped, dropped, dropped), all(refused(identity.Denied, 403), blocked),
+			all(verdict(identity.Unbound, pool, by), passed), all(verdict(identity.Mismatch, other, by), passed))
 	}
 	settings := []fact{
 		ciliumIs(diagnose.NotRead), ciliumIs(diagnose.Forbidden), ciliumIs(diagnose.Absent),

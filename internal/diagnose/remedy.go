@@ -43,6 +43,16 @@ func findSourceNAT(f Facts) Remedy {
 	if f.Gate {
 		isNodes = ""
 	}
+	if f.passed() != "" {
+		return Remedy{
+			"Keep requests to 169.254.169.254 from proxies that ask in their own name, such as a waypoint of Istio's ambient mode: " +
+				"label the ServiceEntry of the metadata server istio.io/use-waypoint=none." + isNodes,
+			[]string{
+				"kubectl get serviceentries -A | grep -E 'metadata|169.254'",
+				"kubectl get namespace " + f.namespace() + " --show-labels",
+			},
+		}
+	}
 	return Remedy{
 		"Look for source NAT in the node's rules (nat INPUT), for a proxy before the metadata server, and at its " +
 			"log: it says Unable to find pod, or Caller is not authenticated." + isNodes,

@@ -2,6 +2,7 @@ package diagnose
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/workload-identity-exporter/workload-identity-exporter/internal/identity"
@@ -47,6 +48,8 @@ func rules() []rule {
 		unavailable: outage + "3-the-server-cannot-tell-which-pod-asks",
 		match:       risk + "3-link-local-addresses-are-masqueraded",
 	}
+	ofProxy := maps.Clone(address)
+	ofProxy[isPool] = unbound
 	return []rule{
 		{
 			cause:   HostNetwork,
@@ -175,8 +178,8 @@ func rules() []rule {
 			title:   "Something hides the Pod's address from the GKE metadata server",
 			suspect: sourceNAT,
 			remedy:  findSourceNAT,
-			states:  []identity.State{isNode, mismatch, isDenied, unavailable},
-			pages:   address,
+			states:  []identity.State{isNode, mismatch, isPool, isDenied, unavailable},
+			pages:   ofProxy,
 		},
 		{
 			cause:   GSAMissing,

@@ -136,7 +136,9 @@ type Request struct {
 	Genuine bool
 	// Proxy is what an answer that is not Genuine has of a proxy or a web server, in words
 	// for people, such as: the header "server: envoy". It is empty if it has nothing.
-	Proxy   string
+	Proxy string
+	// Passed is what a Genuine answer has of a proxy on its way, in such words.
+	Passed  string
 	Failure *Failure
 }
 

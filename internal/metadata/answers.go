@@ -18,10 +18,15 @@ import (
 )
 
 func (x *exchange) request() identity.Request {
-	return identity.Request{
-		Origin: identity.Asked, Took: x.took, ServerHeader: x.serverHeader, Genuine: x.genuine, Proxy: x.proxy, Failure: x.failure,
+	r := identity.Request{Origin: identity.Asked, Took: x.took, ServerHeader: x.serverHeader, Proxy: x.proxy, Failure: x.failure}
+	if x.genuine {
+		x.isGenuine(&r)
 	}
+	return r
 }
+
+// isGenuine: what the answer has of a proxy is of one that it passed.
+func (x *exchange) isGenuine(r *identity.Request) { r.Genuine, r.Proxy, r.Passed = true, "", x.passed }
 
 func (x *exchange) malformed(format string, args ...any) *identity.Failure {
 	return &identity.Failure{Reason: identity.Malformed, Status: x.status, Detail: fmt.Sprintf(format, args...)}
@@ -40,7 +45,7 @@ func parseEmail(x *exchange) identity.Email {
 		return a
 	}
 	a.Identity = id
-	a.Genuine, a.Proxy = true, ""
+	x.isGenuine(&a.Request)
 	return a
 }
 
@@ -71,7 +76,7 @@ func parseToken(x *exchange) identity.Token {
 		a.Failure = x.malformed("expires_in is not a number of seconds from 1 up")
 	default:
 		a.Type, a.Lifetime = token.Type(), lifetime
-		a.Genuine, a.Proxy = true, ""
+		x.isGenuine(&a.Request)
 	}
 	return a
 }
@@ -174,7 +179,8 @@ func parseServer(x *exchange) identity.Responder {
 	switch {
 	// projects/NUMBER/machineTypes/NAME
 	case x.failure == nil && bytes.HasPrefix(x.body, []byte("projects/")) && bytes.Contains(x.body, []byte("/machineTypes/")):
-		a.Server, a.Genuine, a.Proxy = identity.ServerVM, true, ""
+		a.Server = identity.ServerVM
+		x.isGenuine(&a.Request)
 	case x.failure == nil:
 		a.Failure = x.malformed("the answer is not a machine type")
 	case x.status == http.StatusNotFound && strings.HasPrefix(x.serverHeader, vmServer):

@@ -32,7 +32,8 @@ type exchange struct {
 	serverHeader string
 	body         []byte
 	genuine      bool
-	proxy        string
+	proxy        string // of an answer that is not genuine
+	passed       string // by any answer
 	failure      *identity.Failure
 }
 
@@ -73,8 +74,11 @@ func (x *exchange) take(status int, header http.Header, body []byte, err error) 
 	x.status, x.serverHeader, x.body = status, foreign.Text(header.Get("Server"), maxExcerpt), body
 	podUnknown := x.isAboutPod() && knowsNoPod(status, header, body)
 	x.genuine = podUnknown || isGenuine(status, header, body)
-	if !x.genuine {
-		x.proxy = markOfProxy(header, body)
+	if x.passed = markOfProxy(header); !x.genuine {
+		x.proxy = x.passed
+		if x.proxy == "" && isPage(header, body) {
+			x.proxy = "an HTML page"
+		}
 	}
 	switch {
 	// The status says more than what became of the body of an error.

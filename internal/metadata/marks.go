@@ -36,8 +36,8 @@ func isGenuine(status int, header http.Header, body []byte) bool {
 // vmServer is how the VM's metadata server names itself.
 const vmServer = "Metadata Server for VM"
 
-// markOfProxy is what the answer has of a proxy or a web server, empty if nothing.
-func markOfProxy(header http.Header, body []byte) string {
+// markOfProxy is the header that the answer has of a proxy or a web server, empty if none.
+func markOfProxy(header http.Header) string {
 	named := func(name string) string {
 		return `the header "` + strings.ToLower(name) + ": " + foreign.Text(header.Get(name), maxExcerpt) + `"`
 	}
@@ -58,13 +58,10 @@ func markOfProxy(header http.Header, body []byte) string {
 			ofProxy = append(ofProxy, strings.ToLower(name))
 		}
 	}
-	switch {
-	case len(ofProxy) > 0:
-		return `the header "` + foreign.Text(slices.Min(ofProxy), maxExcerpt) + `"`
-	case isPage(header, body):
-		return "an HTML page"
+	if len(ofProxy) == 0 {
+		return ""
 	}
-	return ""
+	return `the header "` + foreign.Text(slices.Min(ofProxy), maxExcerpt) + `"`
 }
 
 func isPage(header http.Header, body []byte) bool {

@@ -168,6 +168,9 @@ func TestWhoAnsweredWhereTheMachineTypeIsNotFound(t *testing.T) {
 			if o.Email.Proxy != tt.proxy {
 				t.Errorf("the email has of a proxy %q, want %q", o.Email.Proxy, tt.proxy)
 			}
+			if passed := strings.HasPrefix(tt.name, "healthy answers that passed"); passed != (o.Email.Passed != "" && o.Email.OK()) {
+				t.Errorf("the email has passed %q", o.Email.Passed)
+			}
 			if want := tt.server != unknown || o.Email.OK(); tt.proxy != "" && o.Genuine() || want && !o.Genuine() {
 				t.Errorf("genuine: %t, want %t", o.Genuine(), want)
 			}
