@@ -116,7 +116,9 @@ func TestWhoAnsweredWhereTheMachineTypeIsNotFound(t *testing.T) {
 		{"a server of another name", map[string]reply{"": {404, "Server: gunicorn-of-somebody", ""}}, unknown, notFound, `the header "server: gunicorn-of-somebody"`},
 		{"a metadata server of another name", map[string]reply{"": {404, "Server: gce-metadata-emulator", ""}}, unknown, notFound, ""},
 		{
-			"Linkerd does not reach it", map[string]reply{"": {502, "l5d-proxy-error: endpoint 169.254.169.254:80: client error (Connect)", ""}}, unknown,
+			"Linkerd does not reach it",
+			map[string]reply{"": {502, "l5d-proxy-error: endpoint 169.254.169.254:80: client error (Connect)", ""}},
+			unknown,
 			"server_error, server_error, server_error", `the header "l5d-proxy-error: endpoint 169.254.169.254:80: client error (Connect)"`,
 		},
 
