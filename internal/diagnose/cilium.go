@@ -53,10 +53,10 @@ func (f Facts) cilium() ciliumSettings {
 }
 
 // runs reports whether these are the settings that Cilium's agent on this node runs
-// by: it reads them when it starts, and not again. Where its version is known to decide
-// what they mean, that must be known, too.
+// by: it reads them when it starts, and not again. Where it varies by
+// version what they mean, that must be known, too.
 func (c ciliumSettings) runs() Tristate {
-	if c.State != Read || !c.complete || c.isOfVersions() && c.agent.minor() == 0 || c.agent.State != Read || c.agent.Started.IsZero() || c.changed.IsZero() {
+	if c.State != Read || !c.complete || c.variesByVersion() && c.agent.minor() == 0 || c.agent.State != Read || c.agent.Started.IsZero() || c.changed.IsZero() {
 		return Unknown
 	}
 	return is(c.agent.Started.After(c.changed))
@@ -78,10 +78,11 @@ func (c ciliumSettings) flag(key string, absent Tristate) (Tristate, string) {
 		return Unknown, ""
 	}
 	value, ok := c.Data[key]
-	if !ok && c.agent.minor() > newest && (key == bpfMasquerade || key == legacyRouting) {
+	switch {
+	case ok:
+	case c.agent.minor() > newest && (key == bpfMasquerade || key == legacyRouting):
 		return Unknown, key + " is not set, which Cilium " + quote(c.agent.Version) + " may take for true"
-	}
-	if !ok {
+	default:
 		return absent, key + " is not set"
 	}
 	on, err := strconv.ParseBool(strings.ToLower(strings.TrimSpace(value)))

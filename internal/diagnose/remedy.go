@@ -127,8 +127,8 @@ func bind(f Facts) Remedy {
 func openIAM(f Facts) Remedy {
 	project := arg(f.Self.Project, "PROJECT")
 	return Remedy{
-		"Enable the API in the project of the cluster. Where VPC Service Controls forbid the request, let the perimeter's owner " +
-			"allow the nodes iamcredentials.googleapis.com; the audit log has the violation.",
+		"Enable the API, or have the perimeter let the nodes reach it. It is iamcredentials.googleapis.com, in the project of " +
+			"the cluster; where VPC Service Controls forbid the request, the audit log has the violation.",
 		[]string{
 			"gcloud services enable iamcredentials.googleapis.com --project=" + project,
 			`gcloud logging read 'protoPayload.metadata."@type"="type.googleapis.com/google.cloud.audit.VpcServiceControlAuditMetadata"' --freshness=1h --limit=5 --project=` + project,

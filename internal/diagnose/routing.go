@@ -105,12 +105,12 @@ func WantsVersion(s Settings) bool {
 		is, _ := c.hostRouting()
 		return is
 	}
-	return c.isOfVersions() || of(newest) != of(newest+1)
+	return c.variesByVersion() || of(newest) != of(newest+1)
 }
 
-// isOfVersions reports whether one version of Cilium that was read routes otherwise than
+// variesByVersion reports whether one version of Cilium that was read routes otherwise than
 // another by these settings.
-func (c ciliumSettings) isOfVersions() bool {
+func (c ciliumSettings) variesByVersion() bool {
 	return c.State == Read && slices.ContainsFunc(legacyRows(), func(row legacyRow) bool {
 		holds, _ := row.holds(c)
 		return holds != No && row.until != 0

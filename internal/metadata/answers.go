@@ -18,15 +18,21 @@ import (
 )
 
 func (x *exchange) request() identity.Request {
-	r := identity.Request{Origin: identity.Asked, Took: x.took, ServerHeader: x.serverHeader, Proxy: x.proxy, Failure: x.failure}
-	if x.genuine {
-		x.isGenuine(&r)
+	r := identity.Request{Origin: identity.Asked, Took: x.took, ServerHeader: x.serverHeader, Failure: x.failure}
+	switch {
+	case x.genuine:
+		x.authenticate(&r)
+	case x.mark == "" && x.page:
+		r.Proxy = "an HTML page"
+	default:
+		r.Proxy = x.mark
 	}
 	return r
 }
 
-// isGenuine: what the answer has of a proxy is of one that it passed.
-func (x *exchange) isGenuine(r *identity.Request) { r.Genuine, r.Proxy, r.Passed = true, "", x.passed }
+// authenticate takes the answer for one that only a metadata server gives: what it has of
+// a proxy is of one that it passed.
+func (x *exchange) authenticate(r *identity.Request) { r.Genuine, r.Proxy, r.Passed = true, "", x.mark }
 
 func (x *exchange) malformed(format string, args ...any) *identity.Failure {
 	return &identity.Failure{Reason: identity.Malformed, Status: x.status, Detail: fmt.Sprintf(format, args...)}
@@ -45,7 +51,7 @@ func parseEmail(x *exchange) identity.Email {
 		return a
 	}
 	a.Identity = id
-	x.isGenuine(&a.Request)
+	x.authenticate(&a.Request)
 	return a
 }
 
@@ -76,7 +82,7 @@ func parseToken(x *exchange) identity.Token {
 		a.Failure = x.malformed("expires_in is not a number of seconds from 1 up")
 	default:
 		a.Type, a.Lifetime = token.Type(), lifetime
-		x.isGenuine(&a.Request)
+		x.authenticate(&a.Request)
 	}
 	return a
 }
@@ -111,37 +117,46 @@ func lifetime(expiresIn json.RawMessage) (lifetime time.Duration, ok bool) {
 }
 
 // tokenRefusal tells from the body of an error of the token endpoint what IAM
-// said, as far as the bodies are known. Nothing of the body is repeated. What the API of
-// IAM says where it is not enabled, or in a perimeter, is Google's text for any API.
-func tokenRefusal(r identity.Reason, body []byte) (reason identity.Reason, detail, blocked string) {
+// said, as far as the bodies are known. Nothing of the body is repeated.
+func tokenRefusal(r identity.Reason, body []byte) (identity.Reason, string) {
 	has := func(s string) bool { return bytes.Contains(body, []byte(s)) }
-	if r == identity.Denied && has("IAM returned 403") {
-		// GKE's server adds that a binding may be missing, whatever it is.
-		switch {
-		case has("has not been used in project"), has("SERVICE_DISABLED"):
-			blocked = "the API iamcredentials.googleapis.com is not enabled in the project"
-		case has("prohibited by organization's policy"):
-			blocked = "VPC Service Controls forbid the request"
-		default:
-			return r, "IAM denies the token: the Kubernetes ServiceAccount lacks roles/iam.workloadIdentityUser on the service account, or there is no such account", ""
-		}
-		return r, "IAM denies the token: " + blocked, blocked
-	}
 	switch {
+	case r == identity.Denied && blockedBy(body) != "":
+		return r, "IAM denies the token: " + blockedBy(body)
+	case r == identity.Denied && has(iamDenies):
+		return r, "IAM denies the token: the Kubernetes ServiceAccount lacks roles/iam.workloadIdentityUser on the service account, or there is no such account"
 	case has("Failed to generate federated token"):
-		return r, "STS refuses the token of the Kubernetes ServiceAccount, without which the server gets none", ""
+		return r, "STS refuses the token of the Kubernetes ServiceAccount, without which the server gets none"
 	case r == identity.Denied && has("metadata endpoint is concealed"):
-		return identity.Malformed, "a metadata concealment proxy answers, not a metadata server", ""
+		return identity.Malformed, "a metadata concealment proxy answers, not a metadata server"
 	case r == identity.Denied && has("Missing required header"):
-		return identity.Malformed, "the request's Metadata-Flavor header was lost on the way", ""
+		return identity.Malformed, "the request's Metadata-Flavor header was lost on the way"
 	case r == identity.PodUnknown:
-		return r, "the server says that it does not know the Pod that asks", ""
+		return r, "the server says that it does not know the Pod that asks"
 	case r == identity.NotFound && has("IAM returned 404"):
-		return identity.NoServiceAccount, "IAM does not know the service account: it was deleted, or its email is misspelt", ""
+		return identity.NoServiceAccount, "IAM does not know the service account: it was deleted, or its email is misspelt"
 	case r == identity.NotFound:
-		return r, "the server does not serve tokens, or not yet", ""
+		return r, "the server does not serve tokens, or not yet"
 	}
-	return r, "body withheld", ""
+	return r, "body withheld"
+}
+
+// iamDenies is how GKE's server begins to tell of IAM's 403.
+const iamDenies = "IAM returned 403"
+
+// blockedBy is what IAM says is in the way of a token, beside roles; empty if it names
+// nothing. GKE's server adds that a binding may be missing, whatever it is
+// (google/kctf issue 194). These are Google's texts for any API.
+func blockedBy(body []byte) string {
+	has := func(s string) bool { return bytes.Contains(body, []byte(s)) }
+	switch {
+	case !has(iamDenies):
+	case has("has not been used in project"), has("SERVICE_DISABLED"):
+		return "the API iamcredentials.googleapis.com is not enabled in the project"
+	case has("prohibited by organization's policy"):
+		return "VPC Service Controls forbid the request"
+	}
+	return ""
 }
 
 // parseClaims reads the payload of a JSON Web Token (RFC 7519, section 3) and lets
@@ -180,7 +195,7 @@ func parseServer(x *exchange) identity.Responder {
 	// projects/NUMBER/machineTypes/NAME
 	case x.failure == nil && bytes.HasPrefix(x.body, []byte("projects/")) && bytes.Contains(x.body, []byte("/machineTypes/")):
 		a.Server = identity.ServerVM
-		x.isGenuine(&a.Request)
+		x.authenticate(&a.Request)
 	case x.failure == nil:
 		a.Failure = x.malformed("the answer is not a machine type")
 	case x.status == http.StatusNotFound && strings.HasPrefix(x.serverHeader, vmServer):

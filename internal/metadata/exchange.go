@@ -32,8 +32,8 @@ type exchange struct {
 	serverHeader string
 	body         []byte
 	genuine      bool
-	proxy        string // of an answer that is not genuine
-	passed       string // by any answer
+	mark         string // of a proxy, see markOfProxy
+	page         bool   // it is HTML
 	failure      *identity.Failure
 }
 
@@ -74,12 +74,7 @@ func (x *exchange) take(status int, header http.Header, body []byte, err error) 
 	x.status, x.serverHeader, x.body = status, foreign.Text(header.Get("Server"), maxExcerpt), body
 	podUnknown := x.isAboutPod() && knowsNoPod(status, header, body)
 	x.genuine = podUnknown || isGenuine(status, header, body)
-	if x.passed = markOfProxy(header); !x.genuine {
-		x.proxy = x.passed
-		if x.proxy == "" && isPage(header, body) {
-			x.proxy = "an HTML page"
-		}
-	}
+	x.mark, x.page = markOfProxy(header), isPage(header, body)
 	switch {
 	// The status says more than what became of the body of an error.
 	case status != http.StatusOK:
@@ -168,7 +163,10 @@ func (x *exchange) refusal(podUnknown bool) *identity.Failure {
 		f.Reason = identity.ServerError
 	}
 	if e == identity.EndpointToken {
-		f.Reason, f.Detail, f.Blocked = tokenRefusal(f.Reason, x.body)
+		f.Reason, f.Detail = tokenRefusal(f.Reason, x.body)
+		if f.Reason == identity.Denied {
+			f.Blocked = blockedBy(x.body)
+		}
 	}
 	return f
 }

@@ -170,13 +170,27 @@ func TestWhoAnsweredWhereTheMachineTypeIsNotFound(t *testing.T) {
 			if o.Email.Proxy != tt.proxy {
 				t.Errorf("the email has of a proxy %q, want %q", o.Email.Proxy, tt.proxy)
 			}
-			if passed := strings.HasPrefix(tt.name, "healthy answers that passed"); passed != (o.Email.Passed != "" && o.Email.OK()) {
-				t.Errorf("the email has passed %q", o.Email.Passed)
-			}
 			if want := tt.server != unknown || o.Email.OK(); tt.proxy != "" && o.Genuine() || want && !o.Genuine() {
 				t.Errorf("genuine: %t, want %t", o.Genuine(), want)
 			}
 		})
+	}
+}
+
+// A right answer that came through a proxy has its mark, and one that did not has none,
+// whatever its type.
+func TestWhatAnIdentityHasPassed(t *testing.T) {
+	for header, want := range map[string]string{
+		"server: istio-envoy\nmetadata-flavor: Google": `the header "server: istio-envoy"`,
+		"x-envoy-upstream-service-time: 3":             `the header "x-envoy-upstream-service-time"`,
+		"Server: GKE Metadata Server":                  "",
+		"Content-Type: text/html":                      "",
+		"":                                             "",
+	} {
+		e := probe(t, replies(t, bareGKE(map[string]reply{"email": {200, header, string(app)}})), 5*time.Second).Email
+		if !e.OK() || !e.Genuine || e.Proxy != "" || e.Passed != want {
+			t.Errorf("%q: %+v, want an identity that has passed %q", header, e, want)
+		}
 	}
 }
 
