@@ -40,7 +40,8 @@ type IAM struct {
 	NodeAccounts []string
 }
 
-// NewIAM finds the Application Default Credentials. It asks for nothing yet.
+// NewIAM finds the Application Default Credentials. It asks for nothing yet, but on a VM of
+// Google's for the cloud that it is in.
 func NewIAM(ctx context.Context) (*IAM, error) {
 	found, err := google.FindDefaultCredentials(ctx, "https://www.googleapis.com/auth/cloud-platform")
 	if err != nil {
@@ -145,16 +146,6 @@ func (i *IAM) Audit(ctx context.Context, inventory Inventory) ([]Finding, []stri
 		a.nodes(ctx, project)
 	}
 	return a.audit.sorted(), slices.Sorted(maps.Keys(a.unread)), ctx.Err()
-}
-
-// projectOfNode is PROJECT in gce://PROJECT/ZONE/INSTANCE, and empty for any other ID.
-func projectOfNode(providerID string) string {
-	path, _ := strings.CutPrefix(providerID, "gce://")
-	project, _, ok := strings.Cut(path, "/")
-	if !ok || path == providerID {
-		return ""
-	}
-	return project
 }
 
 // projectOf is the project of a service account by its email, - where that does not tell, as for those
